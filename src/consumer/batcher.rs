@@ -1,0 +1,3 @@
+//! The batcher.
+/// The batcher.
+pub struct Batcher {}

@@ -1,0 +1,32 @@
+//! `socket-el` keeps WebSocket feeds in PostgreSQL without losing or doubling a message.
+//!
+//! It is two halves joined by a durable queue, so that either half can stop while the other goes on:
+//!
+//! ```text
+//! WebSocket ──> consumer ──> stage (sled trees on disk) ──> producer ──> PostgreSQL
+//!               batches       ordered, durable queue         cursor       rows + cursor in one transaction
+//! ```
+//!
+//! The words name the roles around the *source* and the *sink*: a **consumer** takes messages from a source
+//! and writes them to its stage; a **producer** reads stages and delivers them to a sink.
+//!
+//! The map of the crate, in the order in which a message travels:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`record`] | what travels: offsets, timestamps, batches of messages |
+//! | [`consumer`] | the trait, the batcher that all consumers share, the `socket` variety |
+//! | [`stage`] | the trait of a durable ordered queue, and its implementation on sled |
+//! | [`producer`] | the trait, and the `postgres` variety |
+//! | [`config`] | `config.yml` and profiles: from text with positions to typed values |
+//! | [`registry`] | which varieties of runners exist; other crates add theirs here |
+//! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
+
+pub mod config;
+pub mod consumer;
+pub mod exit;
+pub mod producer;
+pub mod record;
+pub mod registry;
+pub mod stage;
+pub mod stats;

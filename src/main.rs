@@ -1,0 +1,3 @@
+//! The command `socket-el`.
+
+fn main() {}

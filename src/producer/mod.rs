@@ -1,0 +1,87 @@
+//! Producers: read stages in order and deliver them to a sink.
+//!
+//! A producer never sees a consumer, and knows a stage only as [`Stage`](crate::stage::Stage).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Profiles, Section};
+use crate::exit::RunnerError;
+use crate::stage::SharedStage;
+use crate::stats::ProducerStats;
+
+/// Delivers the messages of its stages to one sink until it is told to stop.
+#[async_trait]
+pub trait Producer: Send {
+    /// Reads the context's stages from its cursors, delivers, and acks what the sink has committed, until
+    /// `context.stop` is cancelled or, with [`RunUntil::Drained`], every stage is empty. A sink that fails is no reason
+    /// to return: wait and try again.
+    ///
+    /// # Errors
+    /// Only for what the operator must mend, or when a stage has failed: the whole process then stops.
+    async fn run(self: Box<Self>, context: ProducerContext) -> Result<(), RunnerError>;
+
+    /// Tries the sink once (`check --connect`) and says what it found and what it would do, a line each.
+    ///
+    /// # Errors
+    /// In words: what failed and what to do.
+    async fn probe(&self, stages: &[String]) -> Result<Vec<String>, String> {
+        let _ = stages;
+        Ok(vec!["nothing to connect to".to_owned()])
+    }
+}
+
+/// What a producer is given to run with.
+#[derive(Clone)]
+pub struct ProducerContext {
+    /// The runner's name, which names its cursors.
+    pub name: String,
+    /// The stages it delivers, in the order of `depends_on`.
+    pub stages: Vec<SharedStage>,
+    /// Where it begins in a stage that it has no cursor for.
+    pub start: Start,
+    /// Whether it goes on when the stages are empty.
+    pub until: RunUntil,
+    /// To be counted as it happens.
+    pub stats: Arc<ProducerStats>,
+    /// Cancelled when the producer is to finish its transaction and stop.
+    pub stop: CancellationToken,
+}
+
+/// `start`: where a producer that is new to a stage begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the oldest message that the stage holds.
+    #[default]
+    Oldest,
+    /// With the first message appended after its start.
+    Newest,
+}
+
+/// When a producer has done its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunUntil {
+    /// Never: it waits for more.
+    Stopped,
+    /// When every stage is delivered up to its durable head.
+    Drained,
+}
+
+/// A kind of producer that `config.yml` can name with `variety`.
+pub trait ProducerVariety: Send + Sync {
+    /// The name in `config.yml`.
+    fn name(&self) -> &'static str;
+
+    /// Reads the keys of one runner of this variety. The keys that all producers have (`name`, `type`,
+    /// `variety`, `depends_on`, `start`) are read already. What is wrong is reported to the section, and `None`
+    /// returned; keys that nobody asked for are reported as unknown afterwards.
+    fn configure(
+        &self,
+        name: &str,
+        section: &mut Section<'_>,
+        profiles: &Profiles,
+    ) -> Option<Box<dyn Producer>>;
+}

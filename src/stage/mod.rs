@@ -1,0 +1,256 @@
+//! The stage: the durable, ordered queue of one consumer, read by any number of producers.
+//!
+//! [`Stage`] is what consumers and producers see. The implementation that keeps stages in sled databases on
+//! this machine's disk is in `sled`. Nothing in here knows about sources or sinks.
+//!
+//! Invariants of every stage:
+//! * an offset is never given twice;
+//! * nobody reads past the durable head;
+//! * offsets that will never hold a message (reserved before a crash, dropped, lost) are recorded as [`Gap`]s,
+//!   never silently stepped over.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use crate::record::{Batch, Offset, Timestamp};
+
+/// A durable ordered queue of messages.
+#[async_trait]
+pub trait Stage: Send + Sync + 'static {
+    /// The stage's name: its consumer's.
+    fn name(&self) -> &str;
+
+    /// The id of the stage path that it belongs to; given once when the path is made, and never again.
+    fn path_id(&self) -> Uuid;
+
+    /// Queues a batch to be appended; waits while the queue is full, or (`on_full: block`) the stage is.
+    /// The batch is safe only when [`Accepted::durable`] has returned. Batches of one stage become durable in the
+    /// order in which they were accepted.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed; the batch is then lost to it.
+    async fn append(&self, batch: Batch) -> Result<Accepted, StageError>;
+
+    /// Records a stretch in which messages may have been missed, at this place in the order.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    async fn append_outage(&self, outage: Outage) -> Result<(), StageError>;
+
+    /// Reads batches in order from the message at `from`, up to the durable head. Returns at once: empty when
+    /// there is nothing new. The first batch returned may begin before `from`; see [`StagedBatch::messages_from`].
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed, or what it holds is damaged.
+    async fn read(&self, from: Offset, limit: ReadLimit) -> Result<ReadOutcome, StageError>;
+
+    /// Moves the stage's own copy of a producer's cursor: everything before `next` is delivered. To be called
+    /// only after the sink has committed. The copy may lag after a crash: the sink's is the truth.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError>;
+
+    /// The stage's own copy of a producer's cursor; `None` before its first ack.
+    fn cursor(&self, producer: &str) -> Option<Offset>;
+
+    /// Where the stage begins and ends now.
+    fn bounds(&self) -> Bounds;
+
+    /// How many messages there are at offsets in `from..to`: differences of offsets are no counts, for gaps
+    /// lie between them.
+    fn count_between(&self, from: Offset, to: Offset) -> u64;
+
+    /// The durable head, to wait on: it changes whenever there is something new to read. The channel closes when the
+    /// stage fails or is closed.
+    fn watch_head(&self) -> watch::Receiver<Offset>;
+}
+
+/// A stage shared between its consumer and its producers.
+pub type SharedStage = Arc<dyn Stage>;
+
+/// A batch that the stage has taken in, but that is not durable yet.
+#[derive(Debug)]
+#[must_use = "a batch is safe only when `durable` has returned"]
+pub struct Accepted {
+    outcome: oneshot::Receiver<Result<Appended, StageError>>,
+}
+
+impl Accepted {
+    /// For implementations of [`Stage`]: the sender says what became of the batch.
+    pub fn new(outcome: oneshot::Receiver<Result<Appended, StageError>>) -> Self {
+        Self { outcome }
+    }
+
+    /// Waits until the batch and everything before it is on disk.
+    ///
+    /// # Errors
+    /// When the stage failed before that.
+    pub async fn durable(self) -> Result<Appended, StageError> {
+        match self.outcome.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StageError::Closed),
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable: its messages have the offsets `first..end`.
+    Staged {
+        /// Offset of its first message.
+        first: Offset,
+        /// The offset after its last message.
+        end: Offset,
+    },
+    /// The stage is full and `on_full: drop_newest` is configured: its messages are dropped, counted and recorded.
+    Dropped {
+        /// How many messages.
+        messages: u64,
+    },
+}
+
+/// How much one read may return. At least one batch is returned whatever its size.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimit {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of payload.
+    pub bytes: usize,
+}
+
+/// What a read found: the batches and gaps of the offsets `from..next`.
+#[derive(Clone, Debug)]
+pub struct ReadOutcome {
+    /// In order of offset.
+    pub batches: Vec<Arc<StagedBatch>>,
+    /// Offsets between `from` and `next` that will never hold a message, in order.
+    pub gaps: Vec<Gap>,
+    /// Where to read on. Equal to `from` when there was nothing new.
+    pub next: Offset,
+}
+
+/// A batch as it stands in the stage. Its messages have consecutive offsets.
+#[derive(Debug)]
+pub struct StagedBatch {
+    /// Offset of the first message.
+    pub first: Offset,
+    /// The messages.
+    pub batch: Batch,
+}
+
+impl StagedBatch {
+    /// The offset after the last message.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.first.advanced_by(self.batch.len() as u64)
+    }
+
+    /// The messages at `from` and after it, with their offsets.
+    pub fn messages_from(
+        &self,
+        from: Offset,
+    ) -> impl Iterator<Item = (Offset, crate::record::Message<'_>)> + '_ {
+        (self.first.get()..)
+            .map(Offset::new)
+            .zip(self.batch.iter())
+            .skip_while(move |(offset, _)| *offset < from)
+    }
+}
+
+/// Where a stage begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Offset of the oldest message that is still there; equal to `head` when there is none.
+    pub oldest: Offset,
+    /// The durable head: the offset after the last message that is safe on disk.
+    pub head: Offset,
+    /// The end of the durable reservation: no message of this stage can ever have had this offset or a higher one.
+    pub reserved: Offset,
+}
+
+/// Offsets `from..to` that will never (again) be read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Gap {
+    /// First offset that is missing.
+    pub from: Offset,
+    /// First offset after the gap.
+    pub to: Offset,
+    /// How many messages are missing. 0 for a reservation; `None` when nobody can know.
+    pub messages: Option<u64>,
+    /// Why.
+    pub cause: GapCause,
+    /// When it was noticed.
+    pub noticed_at: Timestamp,
+}
+
+/// Why offsets hold no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// Reserved before an unclean stop and skipped, so that no offset is given twice. No message was there.
+    Reservation,
+    /// Messages that the disk no longer holds, or holds damaged.
+    Lost,
+    /// A generation dropped because the stage was full (`on_full: drop_oldest`) before everything in it was delivered.
+    DroppedOldest,
+    /// Delivered by every producer and past its retention: the cursor that asks is older than the stage's beginning.
+    Expired,
+}
+
+impl fmt::Display for GapCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reservation => "offsets reserved before an unclean stop",
+            Self::Lost => "lost from the disk",
+            Self::DroppedOldest => "dropped because the stage was full",
+            Self::Expired => "past the retention",
+        })
+    }
+}
+
+/// A stretch of time in which the source may have sent messages that nobody received.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Outage {
+    /// When it began.
+    pub from: Timestamp,
+    /// When it ended.
+    pub to: Timestamp,
+    /// How many messages are known to be missing; 0 when nobody can know.
+    pub messages: u64,
+    /// Why, in words, without secrets and payloads: `connection closed by the server (1006)`, `stage full`.
+    pub cause: String,
+}
+
+/// Why a stage could not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StageError {
+    /// The stage path has failed and takes nothing more; a restart recovers it.
+    #[error(
+        "stage path {path} has stopped: {reason}. What was staged is safe; start the engine again once the cause is removed"
+    )]
+    Failed {
+        /// The directory.
+        path: String,
+        /// The first error.
+        reason: String,
+    },
+    /// The stage was closed in order.
+    #[error("the stage is closed")]
+    Closed,
+    /// What is stored does not read back.
+    #[error("stage {stage}: damaged at offset {offset}: {reason}")]
+    Damaged {
+        /// The stage.
+        stage: String,
+        /// Where.
+        offset: Offset,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,53 @@
+//! Counters of the runners: written on the hot path, read by the log, the progress bars and the status.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one consumer has done since the process started.
+#[derive(Debug, Default)]
+pub struct ConsumerStats {
+    /// Messages received from the source.
+    pub received: Counter,
+    /// Bytes of their payloads.
+    pub received_bytes: Counter,
+    /// Messages that are durable in the stage.
+    pub staged: Counter,
+    /// Messages that a full stage dropped (`on_full: drop_newest`).
+    pub dropped: Counter,
+    /// Connections established.
+    pub connects: Counter,
+    /// Recorded stretches in which messages may have been missed.
+    pub gaps: Counter,
+}
+
+/// What one producer has done since the process started, over all its stages.
+#[derive(Debug, Default)]
+pub struct ProducerStats {
+    /// Messages whose delivery is committed, whatever became of them (row, several rows, dead letter).
+    pub delivered: Counter,
+    /// Rows committed.
+    pub rows: Counter,
+    /// Messages that became dead letters.
+    pub dead_letters: Counter,
+    /// Values that did not fit their column and stand in `_extra`.
+    pub extra_values: Counter,
+    /// Transactions committed.
+    pub transactions: Counter,
+    /// Times the sink's connection was made again.
+    pub reconnects: Counter,
+}

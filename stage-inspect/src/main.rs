@@ -1,0 +1,3 @@
+//! The command `stage-inspect`.
+
+fn main() {}
