@@ -34,6 +34,15 @@ impl RunnerError {
         }
     }
 
+    /// The same error, saying which runner it ended.
+    #[must_use]
+    pub fn of_runner(self, name: &str) -> Self {
+        Self {
+            reason: self.reason,
+            source: format!("{name}: {}", chain(self.source.as_ref())).into(),
+        }
+    }
+
     /// The exit code it asks for.
     #[must_use]
     pub fn reason(&self) -> ExitReason {
@@ -52,4 +61,20 @@ impl std::error::Error for RunnerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.source()
     }
+}
+
+/// An error and its sources in one line. A source that its error already quotes is not said twice.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = source.source();
+    }
+    line
 }

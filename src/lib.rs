@@ -19,12 +19,15 @@
 //! | [`stage`] | the trait of a durable ordered queue, and its implementation on sled |
 //! | [`producer`] | the trait, and the `postgres` variety |
 //! | [`config`] | `config.yml` and profiles: from text with positions to typed values |
+//! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
-//! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
+//! | [`private_postgres`] | a PostgreSQL of one's own, for the demonstration and the tests |
 
+pub mod backoff;
 pub mod config;
 pub mod consumer;
 pub mod exit;
+pub mod private_postgres;
 pub mod producer;
 pub mod record;
 pub mod registry;
