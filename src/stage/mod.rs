@@ -1,13 +1,16 @@
 //! The stage: the durable, ordered queue of one consumer, read by any number of producers.
 //!
 //! [`Stage`] is what consumers and producers see. The implementation that keeps stages in sled databases on
-//! this machine's disk is in `sled`. Nothing in here knows about sources or sinks.
+//! this machine's disk is in [`local`]. Nothing in here knows about sources or sinks.
 //!
 //! Invariants of every stage:
 //! * an offset is never given twice;
 //! * nobody reads past the durable head;
 //! * offsets that will never hold a message (reserved before a crash, dropped, lost) are recorded as [`Gap`]s,
 //!   never silently stepped over.
+
+pub mod envelope;
+pub mod local;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::exit::ExitReason;
 use crate::record::{Batch, Offset, Timestamp};
 
 /// A durable ordered queue of messages.
@@ -65,8 +69,8 @@ pub trait Stage: Send + Sync + 'static {
     /// lie between them.
     fn count_between(&self, from: Offset, to: Offset) -> u64;
 
-    /// The durable head, to wait on: it changes whenever there is something new to read. The channel closes when the
-    /// stage fails or is closed.
+    /// The durable head, to wait on: it changes whenever there is something new to read. It does not tell when the stage
+    /// fails or is closed: whoever runs the stages stops those who wait.
     fn watch_head(&self) -> watch::Receiver<Offset>;
 }
 
@@ -172,6 +176,9 @@ pub struct Bounds {
     pub head: Offset,
     /// The end of the durable reservation: no message of this stage can ever have had this offset or a higher one.
     pub reserved: Offset,
+    /// The first offset that was, or is to be, given since the stage was opened. What stands beyond it at a start
+    /// (a cursor in a sink, say) does not come from this stage's past but from that of a copy which went on by itself.
+    pub given_from: Offset,
 }
 
 /// Offsets `from..to` that will never (again) be read.
@@ -243,6 +250,14 @@ pub enum StageError {
     /// The stage was closed in order.
     #[error("the stage is closed")]
     Closed,
+    /// A message is larger than any record can hold.
+    #[error("stage {stage}: a message of {bytes} bytes can't be staged; lower max_message_size")]
+    TooLarge {
+        /// The stage.
+        stage: String,
+        /// Its length.
+        bytes: usize,
+    },
     /// What is stored does not read back.
     #[error("stage {stage}: damaged at offset {offset}: {reason}")]
     Damaged {
@@ -253,4 +268,15 @@ pub enum StageError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl StageError {
+    /// The exit code that a process should end with when a stage fails it.
+    #[must_use]
+    pub fn exit_reason(&self) -> ExitReason {
+        match self {
+            Self::Damaged { .. } => ExitReason::Damaged,
+            Self::Failed { .. } | Self::TooLarge { .. } | Self::Closed => ExitReason::Failed,
+        }
+    }
 }

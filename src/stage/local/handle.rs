@@ -1,0 +1,148 @@
+//! One stage of an open path, as consumers and producers see it.
+//!
+//! Appends go to the committing thread through a queue that is bounded in bytes; reads come from memory, or block on a thread
+//! for blocking work; acks stay in memory until the committing thread writes them down.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use super::reader;
+use super::state::{Command, Shared, StageState, lock, read};
+use crate::record::{Batch, Offset};
+use crate::stage::{Accepted, Appended, Bounds, Gap, Outage, ReadLimit, ReadOutcome, Stage, StageError};
+
+/// One stage of a path.
+pub(super) struct LocalStage {
+    shared: Arc<Shared>,
+    state: Arc<StageState>,
+}
+
+impl LocalStage {
+    pub(super) fn new(shared: &Arc<Shared>, state: &Arc<StageState>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            state: Arc::clone(state),
+        }
+    }
+
+    /// Whether anything can be done still.
+    fn check(&self) -> Result<(), StageError> {
+        if self.shared.room.is_closed() {
+            Err(self.shared.ended())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Stage for LocalStage {
+    fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    fn path_id(&self) -> Uuid {
+        self.shared.id
+    }
+
+    async fn append(&self, batch: Batch) -> Result<Accepted, StageError> {
+        let all = (self.shared.options.tuning.queue_bytes / 1024).max(1);
+        let wanted = batch.byte_len().div_ceil(1024).clamp(1, all);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.shared.room);
+        let permit = room
+            .acquire_many_owned(wanted)
+            .await
+            .map_err(|_| self.shared.ended())?;
+        let (answer, outcome) = oneshot::channel();
+        let command = Command::Append {
+            stage: Arc::clone(&self.state),
+            batch,
+            answer,
+            permit,
+        };
+        self.shared
+            .commands
+            .send(command)
+            .map_err(|_| self.shared.ended())?;
+        Ok(Accepted::new(outcome))
+    }
+
+    async fn append_outage(&self, outage: Outage) -> Result<(), StageError> {
+        self.check()?;
+        let (answer, outcome) = oneshot::channel::<Result<Appended, StageError>>();
+        let command = Command::Outage {
+            stage: Arc::clone(&self.state),
+            outage,
+            answer,
+        };
+        self.shared
+            .commands
+            .send(command)
+            .map_err(|_| self.shared.ended())?;
+        match outcome.await {
+            Ok(outcome) => outcome.map(drop),
+            Err(_) => Err(self.shared.ended()),
+        }
+    }
+
+    async fn read(&self, from: Offset, limit: ReadLimit) -> Result<ReadOutcome, StageError> {
+        self.check()?;
+        let head = self.state.head();
+        if from >= head {
+            return Ok(ReadOutcome {
+                batches: Vec::new(),
+                gaps: Vec::<Gap>::new(),
+                next: from,
+            });
+        }
+        if let Some(outcome) = reader::read_recent(&self.state, from, head, limit) {
+            return Ok(outcome);
+        }
+        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&self.state));
+        let reading = tokio::task::spawn_blocking(move || reader::read_disk(&shared, &state, from, limit));
+        match reading.await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The runtime cancels blocking work only when it ends.
+                if error.is_panic() {
+                    self.shared.suspect_open();
+                    self.shared.fail("reading the stage panicked");
+                }
+                Err(self.shared.ended())
+            }
+        }
+    }
+
+    async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError> {
+        self.check()?;
+        // Backwards as well: a sink that was restored from a backup wants again what it no longer has.
+        lock(&self.state.cursors).insert(producer.to_owned(), next);
+        // With the acks there may be room again.
+        self.shared
+            .commands
+            .send(Command::Wake)
+            .map_err(|_| self.shared.ended())
+    }
+
+    fn cursor(&self, producer: &str) -> Option<Offset> {
+        lock(&self.state.cursors).get(producer).copied()
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.shared.bounds(&self.state)
+    }
+
+    fn count_between(&self, from: Offset, to: Offset) -> u64 {
+        let bounds = self.bounds();
+        let (from, to) = (from.max(bounds.oldest), to.min(bounds.head));
+        read(&self.state.gaps).count_between(from, to)
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Offset> {
+        self.state.head_seen.clone()
+    }
+}

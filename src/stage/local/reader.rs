@@ -1,0 +1,230 @@
+//! Reading from the disk: across generations, stepping over what is missing and saying so.
+//!
+//! Invariants: nothing past the durable head; whatever lies between two batches comes out as a gap, and what nobody knew to
+//! be missing is recorded before it is returned.
+
+use std::sync::Arc;
+
+use super::database::Database;
+use super::gaps;
+use super::generation::tree_of;
+use super::meta::GenerationState;
+use super::ring::Room;
+use super::state::{Shared, StageState, lock, read};
+use super::walk::{Walk, WalkError};
+use crate::record::{Offset, Timestamp};
+use crate::stage::envelope::{self, Assembler, EnvelopeError, Kind};
+use crate::stage::{Gap, GapCause, ReadLimit, ReadOutcome, StageError, StagedBatch};
+
+/// The most gaps that one read returns.
+const MAX_GAPS: usize = 64;
+
+/// Who holds an offset.
+enum Holder {
+    /// This generation, up to this offset.
+    Generation(u64, Offset),
+    /// Nobody; the next message is at this offset.
+    Nobody(Offset),
+}
+
+/// Reads from memory if the stage's last batches are asked for; `None` when the disk has to be asked.
+pub(super) fn read_recent(
+    stage: &StageState,
+    from: Offset,
+    head: Offset,
+    limit: ReadLimit,
+) -> Option<ReadOutcome> {
+    lock(&stage.ring).read(from, head, limit)
+}
+
+/// Reads from the disk. Blocks.
+pub(super) fn read_disk(
+    shared: &Shared,
+    stage: &StageState,
+    from: Offset,
+    limit: ReadLimit,
+) -> Result<ReadOutcome, StageError> {
+    let head = stage.head();
+    let mut reading = Reading {
+        shared,
+        stage,
+        head,
+        room: Room::new(limit),
+        outcome: ReadOutcome {
+            batches: Vec::new(),
+            gaps: Vec::new(),
+            next: from,
+        },
+    };
+    while reading.outcome.next < head
+        && !reading.room.is_used_up()
+        && reading.outcome.gaps.len() < MAX_GAPS
+        && reading.step()?
+    {}
+    Ok(reading.outcome)
+}
+
+struct Reading<'a> {
+    shared: &'a Shared,
+    stage: &'a StageState,
+    head: Offset,
+    room: Room,
+    outcome: ReadOutcome,
+}
+
+impl Reading<'_> {
+    /// One gap or a run of batches; `false` when the next batch does not fit.
+    fn step(&mut self) -> Result<bool, StageError> {
+        let at = self.outcome.next;
+        if let Some(gap) = read(&self.stage.gaps).at(at).cloned() {
+            self.pass(&gap);
+            return Ok(true);
+        }
+        match self.holder(at) {
+            Holder::Nobody(next) => {
+                let expired = self
+                    .shared
+                    .oldest(&self.stage.name)
+                    .is_none_or(|oldest| at < oldest);
+                if expired {
+                    self.pass(&Gap {
+                        from: at,
+                        to: next,
+                        messages: None,
+                        cause: GapCause::Expired,
+                        noticed_at: Timestamp::now(),
+                    });
+                } else {
+                    self.lost(vec![gaps::of_messages(at, next, GapCause::Lost)])?;
+                }
+                Ok(true)
+            }
+            Holder::Generation(number, until) => match self.database(number)? {
+                None => Ok(true),
+                Some(database) => self.walk(&database, until),
+            },
+        }
+    }
+
+    /// Goes on behind a gap, or behind the part of it before the head and the next one.
+    fn pass(&mut self, gap: &Gap) {
+        let from = self.outcome.next;
+        let known = read(&self.stage.gaps);
+        let next_known = known
+            .as_slice()
+            .iter()
+            .map(|known| known.from)
+            .find(|begin| *begin > from && *begin > gap.from);
+        let to = gap
+            .to
+            .min(self.head)
+            .min(next_known.unwrap_or(gap.to).max(from.advanced_by(1)));
+        self.outcome.gaps.push(gaps::part(gap, from, to));
+        self.outcome.next = to;
+    }
+
+    /// Records what is missing; the next step passes over it.
+    fn lost(&self, missing: Vec<Gap>) -> Result<(), StageError> {
+        self.shared.checked(self.shared.record_gaps(self.stage, missing))
+    }
+
+    fn holder(&self, at: Offset) -> Holder {
+        let catalog = self.shared.catalog();
+        let extents = catalog
+            .iter()
+            .filter(|(_, generation)| generation.entry.state != GenerationState::Dropping)
+            .filter_map(|(number, generation)| {
+                let extent = generation.extents.get(&self.stage.name)?;
+                (extent.end > at).then_some((*number, *extent))
+            });
+        match extents.min_by_key(|(_, extent)| extent.first) {
+            Some((number, extent)) if extent.first <= at => {
+                Holder::Generation(number, extent.end.min(self.head))
+            }
+            Some((_, extent)) => Holder::Nobody(extent.first.min(self.head)),
+            None => Holder::Nobody(self.head),
+        }
+    }
+
+    fn database(&self, number: u64) -> Result<Option<Arc<Database>>, StageError> {
+        if let Some((open, database)) = &*read(&self.shared.open)
+            && *open == number
+        {
+            return Ok(Some(Arc::clone(database)));
+        }
+        self.shared.checked(self.shared.sealed_database(number))
+    }
+
+    /// Reads batches up to `until`.
+    fn walk(&mut self, database: &Database, until: Offset) -> Result<bool, StageError> {
+        let name = &self.stage.name;
+        let from = self.outcome.next;
+        let tree = self.shared.checked(database.tree(&tree_of(name)))?;
+        let mut walk =
+            Walk::new(&tree, name, Some(from), until).map_err(|error| self.failed(database, error))?;
+        let mut assembler = Assembler::new();
+        while let Some(step) = walk.next().map_err(|error| self.failed(database, error))? {
+            let header = step.header;
+            if header.kind == Kind::Gap || header.end() <= from {
+                continue;
+            }
+            if !step.missing.is_empty() {
+                self.lost(step.missing)?;
+                // What is missing comes before this record, which is read again after it.
+                return Ok(true);
+            }
+            if header.part == 0 {
+                assembler.clear();
+                if !self.room.takes(header.count as usize, estimated_bytes(&header)) {
+                    return Ok(false);
+                }
+            }
+            let decoded =
+                envelope::open(name, &step.key, &step.value).and_then(|sealed| assembler.push(&sealed));
+            match decoded {
+                Ok(Some(batch)) => self.take(batch),
+                Ok(None) => {}
+                Err(error) => return self.undecodable(header.base, header.end(), &error),
+            }
+            if self.room.is_used_up() {
+                return Ok(true);
+            }
+        }
+        if let Some(missing) = walk.missing_up_to(until) {
+            self.lost(vec![missing])?;
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, batch: StagedBatch) {
+        self.outcome.next = batch.end();
+        self.outcome.batches.push(Arc::new(batch));
+    }
+
+    /// A record with a right checksum that does not decode: nobody will ever read it.
+    fn undecodable(&self, base: Offset, end: Offset, error: &EnvelopeError) -> Result<bool, StageError> {
+        tracing::error!(stage = self.stage.name, offset = base.get(), %error, "a batch can't be decoded");
+        let from = base.max(self.outcome.next);
+        self.lost(vec![gaps::of_messages(from, end, GapCause::Lost)])?;
+        Ok(true)
+    }
+
+    fn failed(&self, database: &Database, error: WalkError) -> StageError {
+        match error {
+            WalkError::Store(error) => {
+                self.shared.fail(&database.describe("read", &error));
+                self.shared.ended()
+            }
+            WalkError::Newer(error) => StageError::Damaged {
+                stage: self.stage.name.clone(),
+                offset: self.outcome.next,
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Bytes of payload that a record will come to: of a message in parts, all of its parts.
+fn estimated_bytes(header: &envelope::Header) -> usize {
+    (header.raw_len as usize).saturating_mul(header.parts as usize)
+}

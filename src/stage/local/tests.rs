@@ -1,0 +1,9 @@
+//! The local stage as a whole: against a model, after crashes at every step, with damage of every kind, and full.
+
+mod crash;
+mod damage;
+mod edges;
+mod full;
+mod kill;
+mod model;
+mod support;

@@ -1,0 +1,138 @@
+//! What a caller may do that is rare: cursors that go back, reads beyond the head, outages while the path is full or right
+//! behind each other over many starts, and a newest generation that is gone.
+
+use super::support::*;
+use crate::record::Offset;
+use crate::stage::local::{LocalOptions, LocalPath, OnFull};
+use crate::stage::{GapCause, ReadLimit};
+
+const LIMIT: ReadLimit = ReadLimit {
+    messages: 100,
+    bytes: 1 << 20,
+};
+
+fn causes(local: &LocalPath) -> Vec<(u64, String)> {
+    local
+        .batches(STAGE)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter_map(|batch| Some((batch.first.get(), batch.outage?.cause)))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_cursor_that_goes_back_pins_again_and_is_kept_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = options(dir.path());
+    let (local, stage) = open_with(settings.clone());
+    let all = fill(&stage, 20).await;
+    stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
+    stage.ack(PRODUCER, Offset::new(3)).await.unwrap();
+    assert_eq!(stage.cursor(PRODUCER), Some(Offset::new(3)));
+    local.close().unwrap();
+    // Were it not for the cursor, everything would be dropped now.
+    settings.retention.age = std::time::Duration::ZERO;
+    let (local, stage) = open_with(settings);
+    assert_eq!(stage.cursor(PRODUCER), Some(Offset::new(3)));
+    until_settled(&local).await;
+    assert_eq!(read_from(&stage, 3).await, (all[3..].to_vec(), vec![]));
+    stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
+    until("what it pinned is dropped", || local.generations().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_read_at_the_head_or_beyond_it_is_empty_and_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_local, stage) = open(dir.path());
+    fill(&stage, 1).await;
+    for from in [10, 11, u64::MAX] {
+        let read = stage.read(Offset::new(from), LIMIT).await.unwrap();
+        assert_eq!(read.next.get(), from);
+        assert!(read.batches.is_empty() && read.gaps.is_empty());
+        assert_eq!(stage.count_between(Offset::new(from), Offset::new(u64::MAX)), 0);
+        assert_eq!(stage.count_between(Offset::new(from), Offset::ZERO), 0);
+    }
+    assert_eq!(stage.count_between(Offset::new(4), Offset::new(u64::MAX)), 6);
+}
+
+#[tokio::test]
+async fn outages_at_one_place_are_all_kept_over_clean_and_unclean_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut path = dir.path().join("stage");
+    let mut expected = Vec::new();
+    for start in 0..6 {
+        let (local, stage) = open(&path);
+        if start == 0 {
+            fill(&stage, 1).await;
+        }
+        for number in 0..3 {
+            let cause = format!("{start} {number}");
+            stage.append_outage(outage(&cause)).await.unwrap();
+            expected.push(cause);
+        }
+        if start % 2 == 0 {
+            local.close().unwrap();
+        } else {
+            path = image(&local, &format!("image-{start}"));
+        }
+    }
+    let (local, _stage) = open(&path);
+    let found: Vec<_> = causes(&local).into_iter().map(|(_, cause)| cause).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn an_outage_is_recorded_behind_the_batches_that_wait_for_room_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = LocalOptions {
+        max_bytes: 1 << 20,
+        on_full: OnFull::Block,
+        ..options(dir.path())
+    };
+    let (local, stage) = open_with(settings);
+    let mut waiting = loop {
+        let payloads: Vec<_> = (0..10).map(|number| payload(number, 1000)).collect();
+        let accepted = stage.append(batch(&payloads)).await.unwrap();
+        let mut durable = Box::pin(accepted.durable());
+        let patience = std::time::Duration::from_secs(1);
+        if tokio::time::timeout(patience, &mut durable).await.is_err() {
+            break durable;
+        }
+    };
+    let head = stage.bounds().head;
+    let recording = tokio::spawn({
+        let stage = stage.clone();
+        async move { stage.append_outage(outage("behind")).await }
+    });
+    tokio::task::yield_now().await;
+    stage.ack(PRODUCER, head).await.unwrap();
+    (&mut waiting).await.unwrap();
+    recording.await.unwrap().unwrap();
+    let end = head.advanced_by(10).get();
+    assert_eq!(causes(&local), [(end, "behind".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_a_missing_newest_generation_held_behind_the_booked_head_is_a_loss_of_unknown_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stage");
+    let mut settings = options(&path);
+    // The book's head stays behind.
+    settings.tuning.housekeeping = std::time::Duration::from_secs(3600);
+    settings.tuning.seal_bytes = 1 << 30;
+    let (local, stage) = open_with(settings.clone());
+    fill(&stage, 2).await;
+    settings.path = image(&local, "image");
+    std::fs::remove_dir_all(settings.path.join("g-0")).unwrap();
+    let (_local, stage) = open_with(settings);
+    let (read, gaps) = read_from(&stage, 0).await;
+    assert_eq!(read, []);
+    assert!(!gaps.is_empty());
+    for gap in gaps {
+        assert_eq!(
+            (gap.cause, gap.messages),
+            (GapCause::Lost, None),
+            "nothing says that nothing was there"
+        );
+    }
+}
