@@ -21,12 +21,14 @@
 //! | [`config`] | `config.yml` and profiles: from text with positions to typed values |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
+//! | [`feed`] | a server that plays messages, for trying and testing without a network |
 //! | [`private_postgres`] | a PostgreSQL of one's own, for the demonstration and the tests |
 
 pub mod backoff;
 pub mod config;
 pub mod consumer;
 pub mod exit;
+pub mod feed;
 pub mod private_postgres;
 pub mod producer;
 pub mod record;

@@ -4,6 +4,9 @@
 //! producer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
 pub mod batcher;
+#[cfg(test)]
+mod memory_stage;
+pub mod socket;
 
 use std::sync::Arc;
 
@@ -18,7 +21,7 @@ use crate::stats::ConsumerStats;
 
 /// Takes messages from one source until it is told to stop.
 #[async_trait]
-pub trait Consumer: Send {
+pub trait Consumer: Send + Sync {
     /// Receives messages and hands them to the context's stage, best through a
     /// [`Batcher`](batcher::Batcher), until `context.stop` is cancelled; then flushes and returns. A source that
     /// fails is no reason to return: wait and connect again.

@@ -1,3 +1,0 @@
-//! The batcher.
-/// The batcher.
-pub struct Batcher {}

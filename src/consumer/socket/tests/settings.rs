@@ -1,0 +1,170 @@
+//! The keys in `config.yml`.
+
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::super::SocketVariety;
+use super::super::liveness::Ping;
+use super::super::settings::Settings;
+use crate::config::{Section, Variables};
+use crate::consumer::ConsumerVariety;
+
+/// Settings that are sound.
+fn read(text: &str) -> Settings {
+    let variables = Variables::default();
+    let settings = Section::read_text(text, &variables, Settings::read);
+    match settings {
+        Ok(settings) => settings.unwrap(),
+        Err(mistakes) => panic!("{mistakes}"),
+    }
+}
+
+/// What is said about settings that are not.
+fn mistakes(text: &str) -> String {
+    let variables = Variables::default();
+    let configured = Section::read_text(text, &variables, |section| {
+        assert!(SocketVariety.configure("feed", section).is_none(), "{text}");
+    });
+    configured.unwrap_err().to_string()
+}
+
+#[test]
+fn a_uri_alone_gives_the_documented_defaults() {
+    let settings = read("uri: ws://feed.example/trades");
+    assert_eq!(settings.endpoint.shown(), "ws://feed.example/trades");
+    assert!(settings.headers.is_empty() && settings.subscribe.is_empty() && settings.tls.is_none());
+    assert_eq!(
+        settings.ping,
+        Some(Ping {
+            interval: Duration::from_secs(20),
+            timeout: Duration::from_secs(10)
+        })
+    );
+    assert_eq!(settings.idle_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(settings.connect_timeout, Duration::from_secs(30));
+    assert_eq!(settings.backoff.ceiling(), Duration::from_millis(500));
+    assert_eq!(settings.max_message_bytes, 16 << 20);
+}
+
+#[test]
+fn every_key_is_read() {
+    let mut settings = read(
+        r#"
+uri: ws://ann:secret@feed.example/trades
+headers: { X-Api-Key: "123", Origin: "https://feed.example" }
+subprotocols: [v2.json, v1.json]
+subscribe:
+  - send: plain text
+  - send: { op: subscribe, args: [trades, 5, true, null], depth: { level: 2 } }
+  - send: [1, 2.5]
+ping: { interval: 5s, timeout: 2s }
+idle_timeout: 0s
+connect_timeout: 3s
+reconnect: { initial: 100ms, max: 200ms }
+max_message_size: 1MiB
+"#,
+    );
+    assert_eq!(settings.headers["x-api-key"], "123");
+    assert_eq!(settings.headers["origin"], "https://feed.example");
+    assert_eq!(settings.headers["authorization"], "Basic YW5uOnNlY3JldA==");
+    assert_eq!(settings.headers["sec-websocket-protocol"], "v2.json, v1.json");
+    let steps: Vec<&str> = settings.subscribe.iter().map(Utf8Bytes::as_str).collect();
+    assert_eq!(
+        steps,
+        [
+            "plain text",
+            r#"{"op":"subscribe","args":["trades",5,true,null],"depth":{"level":2}}"#,
+            "[1,2.5]"
+        ]
+    );
+    assert_eq!(
+        settings.ping,
+        Some(Ping {
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2)
+        })
+    );
+    assert_eq!(settings.idle_timeout, None);
+    assert_eq!(settings.connect_timeout, Duration::from_secs(3));
+    settings.backoff.next_delay();
+    settings.backoff.next_delay();
+    assert_eq!(settings.backoff.ceiling(), Duration::from_millis(200));
+    assert_eq!(settings.max_message_bytes, 1 << 20);
+}
+
+#[test]
+fn an_interval_of_zero_sends_no_pings() {
+    assert_eq!(
+        read("{ uri: 'ws://a.example', ping: { interval: 0s } }").ping,
+        None
+    );
+}
+
+#[test]
+fn each_mistake_is_reported_with_its_key_and_all_of_them_together() {
+    let text = r#"
+uri: http://feed.example/
+headers: { "bad name": x, Upgrade: y, Sec-WebSocket-Protocol: z, good: "tab\u0001" }
+subprotocols: ["a b"]
+subscribe: [{ send: ok }, { sned: typo }, { expect: later }]
+ping: { timeout: 0s, every: 1s }
+connect_timeout: 0s
+reconnect: { initial: 2s, max: 1s }
+max_message_size: 2GiB
+idle_timeoud: 5s
+"#;
+    let said = mistakes(text);
+    for part in [
+        "uri: must begin with ws:// or wss://",
+        r#"headers: "bad name" can't be the name of a header"#,
+        "upgrade is set by the WebSocket protocol",
+        "subprotocols`; name them there",
+        "the value of good has characters",
+        "subprotocols: names must have only",
+        "subscribe[1].send: is missing",
+        "subscribe[1].sned: unknown key",
+        "subscribe[2].expect: unknown key",
+        "ping.timeout: must be more than 0s",
+        "ping.every: unknown key",
+        "connect_timeout: must be more than 0s",
+        "reconnect.max: must not be less than `initial`",
+        "max_message_size: must be at least 1 byte and at most 1GiB",
+        "idle_timeoud: unknown key",
+    ] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+}
+
+#[test]
+fn credentials_given_twice_are_refused_and_no_secret_is_repeated() {
+    let said = mistakes(
+        r#"
+uri: wss://ann:topsecret@feed.example/?token=topsecret
+headers: { Authorization: Bearer topsecret, x-bad: "topsecret\u0001" }
+tls: { ca_file: /nonexistent/ca.pem, cert: x }
+"#,
+    );
+    for part in [
+        "authorization is given twice",
+        "tls.ca_file: can't read /nonexistent/ca.pem",
+        "tls.cert: unknown key",
+    ] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    assert!(!said.contains("topsecret"), "{said}");
+    let said = mistakes("{ uri: 'ws://ann:top secret@feed.example' }");
+    assert!(
+        said.contains("is not a URI") && !said.contains("secret"),
+        "{said}"
+    );
+}
+
+#[test]
+fn tls_files_are_refused_for_a_uri_without_tls() {
+    let said = mistakes("{ uri: 'ws://a.example', tls: { ca_file: ca.pem } }");
+    assert!(
+        said.contains("tls: is for a uri that begins with wss://"),
+        "{said}"
+    );
+}
