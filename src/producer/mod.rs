@@ -2,6 +2,8 @@
 //!
 //! A producer never sees a consumer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
+pub mod postgres;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,7 +16,7 @@ use crate::stats::ProducerStats;
 
 /// Delivers the messages of its stages to one sink until it is told to stop.
 #[async_trait]
-pub trait Producer: Send {
+pub trait Producer: Send + Sync {
     /// Reads the context's stages from its cursors, delivers, and acks what the sink has committed, until
     /// `context.stop` is cancelled or, with [`RunUntil::Drained`], every stage is empty. A sink that fails is no reason
     /// to return: wait and try again.
@@ -31,6 +33,27 @@ pub trait Producer: Send {
         let _ = stages;
         Ok(vec!["nothing to connect to".to_owned()])
     }
+
+    /// Makes the sink's cursor belong to the adoption's stage (`stage-inspect adopt`), and says what it did.
+    ///
+    /// # Errors
+    /// In words: what failed and what to do. Nothing is changed then.
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, String> {
+        Err(format!(
+            "producer {} keeps no cursor in its sink that could be adopted",
+            adoption.producer
+        ))
+    }
+}
+
+/// A stage that is to take over a cursor which belongs to another stage path, or to an earlier life of its own.
+pub struct Adoption {
+    /// The producer's name.
+    pub producer: String,
+    /// The stage, open in this process.
+    pub stage: SharedStage,
+    /// Go on where the cursor stands, or where there is none at the stage's own copy; otherwise at the oldest message.
+    pub keep_cursor: bool,
 }
 
 /// What a producer is given to run with.

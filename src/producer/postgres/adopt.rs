@@ -1,0 +1,144 @@
+//! A stage path takes over the cursor of another path (or of its own earlier life): what `stage-inspect adopt` does.
+//!
+//! The row's lock is taken first, so that a transaction of the other engine is either committed before or never; the epoch
+//! is raised, so that the other engine stops with the exit code for being fenced at its next transaction.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::cursor::{OwnTables, from_sql, to_sql};
+use super::session::{ConnectError, LASTING_COMMIT, Session, Target, describe};
+use crate::producer::Adoption;
+use crate::record::Offset;
+use crate::stage::StageError;
+
+/// How long the engine that holds the row may take to end its transaction, in milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 30_000;
+
+/// What an adoption did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The path that had the cursor before; `None` when there was no cursor.
+    pub previous_path: Option<Uuid>,
+    /// Where that path's cursor stood.
+    pub previous_offset: Option<Offset>,
+    /// The offset of the next message to be delivered.
+    pub next_offset: Offset,
+}
+
+impl fmt::Display for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.previous_path, self.previous_offset) {
+            (Some(path), Some(offset)) => {
+                write!(f, "the cursor belonged to stage path {path} at offset {offset}; ")?;
+            }
+            _ => f.write_str("there was no cursor; ")?,
+        }
+        write!(
+            f,
+            "it is this stage's now and delivery begins at offset {}",
+            self.next_offset
+        )
+    }
+}
+
+/// Why an adoption failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// There is no session to be had.
+    #[error("can't use the database {target}: {reason}")]
+    Connect {
+        /// Which.
+        target: String,
+        /// Why.
+        reason: String,
+    },
+    /// `keep_cursor`, but there is none.
+    #[error(
+        "producer {producer} has no cursor for stage {stage} that could be kept. Adopt without `--keep-cursor`, which begins at the oldest message"
+    )]
+    NoCursor {
+        /// The stage.
+        stage: String,
+        /// The producer.
+        producer: String,
+    },
+    /// The stage did not take the cursor; the database has it.
+    #[error("the database's cursor is adopted, but the stage's own copy could not be set: {0}. Adopt again")]
+    Stage(#[from] StageError),
+    /// The database refused.
+    #[error("the database refused: {}", describe(.0))]
+    Database(#[from] tokio_postgres::Error),
+}
+
+/// Makes the cursor of the adoption's stage and producer belong to its stage path, and sets the stage's own copy to the
+/// same offset, so that it pins what is to be delivered.
+///
+/// # Errors
+/// See [`AdoptError`]; nothing is changed in the database then.
+pub async fn adopt(target: &Target, adoption: &Adoption) -> Result<Adopted, AdoptError> {
+    let Adoption {
+        producer,
+        stage: adopting,
+        keep_cursor,
+    } = adoption;
+    let (stage, path_id) = (adopting.name(), adopting.path_id());
+    let mut session = Session::open(target)
+        .await
+        .map_err(|error: ConnectError| AdoptError::Connect {
+            target: target.to_string(),
+            reason: error.to_string(),
+        })?;
+    let tables = OwnTables::new(target.schema());
+    tables.make(&session.client, target.schema()).await?;
+    let transaction = session.client.transaction().await?;
+    transaction
+        .batch_execute(&format!(
+            "SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; {LASTING_COMMIT}"
+        ))
+        .await?;
+    let found = transaction
+        .query_opt(
+            &format!(
+                "SELECT stage_path_id::text, next_offset FROM {} WHERE stage = $1 AND producer = $2 FOR UPDATE",
+                tables.cursor()
+            ),
+            &[&stage, &producer],
+        )
+        .await?;
+    let (previous_path, previous_offset) = match found {
+        Some(row) => {
+            let path: String = row.try_get(0)?;
+            (Uuid::parse_str(&path).ok(), Some(from_sql(row.try_get(1)?)))
+        }
+        None => (None, None),
+    };
+    let next_offset = match (*keep_cursor, previous_offset) {
+        (false, _) => adopting.bounds().oldest,
+        (true, Some(kept)) => kept,
+        (true, None) => adopting.cursor(producer).ok_or_else(|| AdoptError::NoCursor {
+            stage: stage.to_owned(),
+            producer: producer.clone(),
+        })?,
+    };
+    transaction
+        .execute(
+            &format!(
+                "INSERT INTO {} AS c (stage_path_id, stage, producer, epoch, next_offset) \
+                 VALUES ($1::text::uuid, $2, $3, 1, $4) \
+                 ON CONFLICT (stage, producer) DO UPDATE SET stage_path_id = EXCLUDED.stage_path_id, \
+                 epoch = c.epoch + 1, next_offset = EXCLUDED.next_offset, updated_at = now()",
+                tables.cursor()
+            ),
+            &[&path_id.to_string(), &stage, &producer, &to_sql(next_offset)],
+        )
+        .await?;
+    transaction.commit().await?;
+    adopting.ack(producer, next_offset).await?;
+    Ok(Adopted {
+        previous_path,
+        previous_offset,
+        next_offset,
+    })
+}

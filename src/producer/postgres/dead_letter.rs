@@ -1,0 +1,113 @@
+//! Dead letters: messages that can never become rows, kept with their bytes and the reason, in the same transaction
+//! as the rows of their neighbours.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::cursor::{CursorKey, OwnTables, to_sql};
+use super::session::Session;
+use crate::record::{Message, Offset, Timestamp};
+
+/// The longest reason that is kept, in bytes: a server's message may quote a whole value.
+const MAX_REASON_BYTES: usize = 1_000;
+
+/// Why a message can't be a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// What the server called it, if the server refused.
+    pub(super) sqlstate: Option<String>,
+    /// In words.
+    pub(super) reason: String,
+    /// The record of the message that is at fault, if it is one.
+    pub(super) record_index: Option<u32>,
+}
+
+/// A message that can never become a row.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetter {
+    offset: Offset,
+    received_at: Timestamp,
+    payload: Vec<u8>,
+    verdict: Verdict,
+}
+
+impl DeadLetter {
+    /// Keeps a copy of the message.
+    pub(super) fn new(offset: Offset, message: Message<'_>, mut verdict: Verdict) -> Self {
+        // text holds no NUL.
+        verdict.reason.retain(|c| c != '\0');
+        let mut end = MAX_REASON_BYTES.min(verdict.reason.len());
+        while !verdict.reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        verdict.reason.truncate(end);
+        Self {
+            offset,
+            received_at: message.received_at,
+            payload: message.payload.to_vec(),
+            verdict,
+        }
+    }
+}
+
+/// Inserts dead letters inside the session's open transaction.
+pub(super) async fn insert(
+    session: &mut Session,
+    tables: &OwnTables,
+    key: &CursorKey,
+    letters: &[DeadLetter],
+) -> Result<(), tokio_postgres::Error> {
+    let statement = session
+        .statement(&format!(
+            "INSERT INTO {} (stage_path_id, stage, producer, message_offset, record_index, received_at, sqlstate, reason, payload) \
+             SELECT $1::text::uuid, $2, $3, l.* FROM unnest($4::int8[], $5::int4[], $6::timestamptz[], $7::text[], $8::text[], $9::bytea[]) l",
+            tables.dead_letter()
+        ))
+        .await?;
+    let path_id = key.path_id.to_string();
+    let offsets: Vec<_> = letters.iter().map(|letter| to_sql(letter.offset)).collect();
+    let records: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.verdict.record_index.and_then(|i| i32::try_from(i).ok()))
+        .collect();
+    let times: Vec<_> = letters
+        .iter()
+        .map(|letter| system_time(letter.received_at))
+        .collect();
+    let states: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.verdict.sqlstate.as_deref())
+        .collect();
+    let reasons: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.verdict.reason.as_str())
+        .collect();
+    let payloads: Vec<_> = letters.iter().map(|letter| letter.payload.as_slice()).collect();
+    session
+        .client
+        .execute(
+            &statement,
+            &[
+                &path_id,
+                &key.stage,
+                &key.producer,
+                &offsets,
+                &records,
+                &times,
+                &states,
+                &reasons,
+                &payloads,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    let distance = Duration::from_micros(at.micros().unsigned_abs());
+    let time = if at.micros() < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,289 @@
+//! The loop of a producer: takes its stages in turn, one transaction each, and encodes the next while the present one
+//! is being committed.
+//!
+//! Memory is bounded: at most two transactions exist at a time, each within the limits of `encode`.
+
+use futures_util::future::{BoxFuture, FutureExt as _, select_all};
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::PostgresOptions;
+use super::cursor::OwnTables;
+use super::lane::{Lane, TableWork, stage_failed};
+use super::session::{Session, Target, Timing};
+use super::table::{CopyRows, TableError};
+use super::transaction::{self, Failure, Prepared};
+use crate::backoff::Backoff;
+use crate::exit::RunnerError;
+use crate::producer::{ProducerContext, RunUntil};
+use crate::stage::{ReadLimit, StageError};
+
+/// A producer at work.
+pub(super) struct Delivery {
+    pub(super) target: Target,
+    pub(super) timing: Timing,
+    pub(super) context: ProducerContext,
+    pub(super) tables: OwnTables,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) session: Option<Session>,
+    /// Whether our own tables were made, which happens once.
+    pub(super) tables_made: bool,
+    /// When the last session was made.
+    pub(super) connected_at: Option<Instant>,
+    /// Reset by a committed transaction or a long session, not by a connection: a server may accept everything but data.
+    pub(super) connect_backoff: Backoff,
+    pub(super) connect_at: Option<Instant>,
+    /// What was last logged to stand in the way of all lanes.
+    pub(super) trouble: Option<String>,
+    /// Encoded while the transaction before it was being committed.
+    pub(super) next: Option<Prepared>,
+    /// The lane whose turn it is.
+    turn: usize,
+    /// Buffers to be used again.
+    spare: Vec<CopyRows>,
+}
+
+/// Whether the loop goes on.
+enum Step {
+    GoOn,
+    Finished,
+}
+
+impl Delivery {
+    pub(super) fn new(
+        target: Target,
+        options: &PostgresOptions,
+        timing: Timing,
+        context: ProducerContext,
+    ) -> Self {
+        let lanes = context
+            .stages
+            .iter()
+            .map(|stage| Lane::new(stage.clone(), &context.name, target.schema(), options, &timing))
+            .collect();
+        Self {
+            tables: OwnTables::new(target.schema()),
+            target,
+            timing,
+            context,
+            lanes,
+            session: None,
+            tables_made: false,
+            connected_at: None,
+            connect_backoff: Backoff::new(timing.retry_initial, timing.retry_max),
+            connect_at: None,
+            trouble: None,
+            next: None,
+            turn: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Delivers until it is told to stop, or everything is delivered and that was all that was asked for.
+    pub(super) async fn run(mut self) -> Result<(), RunnerError> {
+        let stop = self.context.stop.clone();
+        while !stop.is_cancelled() {
+            if self.session.is_none() {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.connect() => {}
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                claimed = self.claim_lanes() => claimed?,
+            }
+            self.mend_tables().await;
+            match self.step().await? {
+                Step::GoOn => {}
+                Step::Finished => break,
+            }
+        }
+        info!(producer = self.context.name, "stopped");
+        Ok(())
+    }
+
+    /// One transaction, or waiting for something to do.
+    async fn step(&mut self) -> Result<Step, RunnerError> {
+        let prepared = match self.next.take() {
+            Some(prepared) => prepared,
+            None => match prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare).await? {
+                Some(prepared) => prepared,
+                None => return self.idle().await,
+            },
+        };
+        let lane = &mut self.lanes[prepared.lane];
+        let (Some(session), Some(claim), Some(table)) = (&mut self.session, lane.claim, &lane.table) else {
+            // Lost meanwhile; what was prepared is void.
+            lane.position = lane.cursor;
+            return Ok(Step::GoOn);
+        };
+        let key = lane.key.clone();
+        let opened =
+            transaction::open(session, &self.timing, &self.tables, &key, claim, &prepared, table).await;
+        if let Err(failure) = opened {
+            self.recover(prepared, failure).await?;
+            return Ok(Step::GoOn);
+        }
+        lane.departing(&prepared);
+        let (finished, next) = tokio::join!(
+            transaction::finish(session, &self.timing, &self.tables, &key, claim, &prepared),
+            prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare),
+        );
+        let (next, stage_error) = match next {
+            Ok(next) => (next, None),
+            Err(error) => (None, Some(error)),
+        };
+        self.next = next;
+        match finished {
+            Ok(()) => self.settle(prepared).await?,
+            Err(failure) => self.recover(prepared, failure).await?,
+        }
+        stage_error.map_or(Ok(Step::GoOn), Err)
+    }
+
+    /// The transaction is committed: acknowledges it.
+    async fn settle(&mut self, mut prepared: Prepared) -> Result<(), RunnerError> {
+        self.all_is_well();
+        let lane = &mut self.lanes[prepared.lane];
+        lane.committed(&prepared, &self.context.stats);
+        prepared.rows.clear();
+        self.spare.push(prepared.rows);
+        let acked = lane.stage.ack(&lane.key.producer, prepared.end).await;
+        acked.map_err(stage_failed)
+    }
+
+    /// Reads and changes the tables of the lanes that need it.
+    async fn mend_tables(&mut self) {
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            if self.session.is_none() || lane.work == TableWork::Nothing || lane.needs_claim || !lane.is_due()
+            {
+                continue;
+            }
+            match self.mend_table(index).await {
+                Ok(()) => self.lanes[index].work = TableWork::Nothing,
+                Err(failure) => self.table_failed(index, &failure),
+            }
+        }
+    }
+
+    async fn mend_table(&mut self, index: usize) -> Result<(), TableError> {
+        let lane = &mut self.lanes[index];
+        let (Some(session), Some(table)) = (&mut self.session, &mut lane.table) else {
+            return Ok(());
+        };
+        let change = match lane.work {
+            TableWork::Change => table.wanted_change(),
+            TableWork::Load | TableWork::Nothing => None,
+        };
+        let Some(change) = change else {
+            return table.load(&session.client).await;
+        };
+        table.apply(&mut session.client, change).await
+    }
+
+    /// Waits until there is something to do.
+    async fn idle(&mut self) -> Result<Step, RunnerError> {
+        let at_work = |lane: &Lane| lane.work != TableWork::Nothing || lane.needs_claim;
+        if self.session.is_none() || self.lanes.iter().any(|lane| at_work(lane) && lane.is_due()) {
+            return Ok(Step::GoOn);
+        }
+        if self.context.until == RunUntil::Drained && self.lanes.iter().all(Lane::is_drained) {
+            return Ok(Step::Finished);
+        }
+        let look = Instant::now() + self.timing.idle_check;
+        let wake = self
+            .lanes
+            .iter()
+            .filter_map(Lane::waits_until)
+            .fold(look, Instant::min);
+        let stop = self.context.stop.clone();
+        let mut heads: Vec<BoxFuture<'_, Result<(), StageError>>> = self
+            .lanes
+            .iter_mut()
+            .filter(|lane| lane.is_ready())
+            .map(|lane| {
+                let Lane {
+                    head,
+                    stage,
+                    position,
+                    ..
+                } = lane;
+                let position = *position;
+                let woken = async move {
+                    if head.wait_for(|head| *head > position).await.is_ok() {
+                        return Ok(());
+                    }
+                    // Closed: reading says why.
+                    let limit = ReadLimit {
+                        messages: 1,
+                        bytes: 1,
+                    };
+                    stage.read(position, limit).await.map(drop)?;
+                    Err(StageError::Closed)
+                };
+                woken.boxed()
+            })
+            .collect();
+        if heads.is_empty() {
+            heads.push(std::future::pending().boxed());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Step::GoOn),
+            (woken, _, _) = select_all(heads) => return woken.map(|()| Step::GoOn).map_err(stage_failed),
+            () = sleep_until(wake) => {}
+        }
+        if Instant::now() >= look {
+            self.check_epochs().await?;
+        }
+        Ok(Step::GoOn)
+    }
+
+    /// While nothing is delivered: whether the rows are still ours, so that an idle engine too learns that it was taken over.
+    async fn check_epochs(&mut self) -> Result<(), RunnerError> {
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            let (Some(session), Some(claim)) = (&self.session, lane.claim.filter(|_| lane.is_ready())) else {
+                continue;
+            };
+            match transaction::check_epoch(session, &self.timing, &self.tables, &lane.key, claim).await {
+                Ok(()) => {}
+                Err(Failure::Fenced) => return Err(self.fenced(index)),
+                // Of no consequence before there is something to deliver, but a lost connection is made again at once.
+                Err(failure) => {
+                    if self
+                        .session
+                        .as_ref()
+                        .is_some_and(|session| session.client.is_closed())
+                    {
+                        self.lose_session(&failure.to_string(), false);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads and encodes the next transaction of the first lane, beginning with the one whose turn it is, that has something.
+async fn prepare_next(
+    lanes: &mut [Lane],
+    turn: &mut usize,
+    spare: &mut Vec<CopyRows>,
+) -> Result<Option<Prepared>, RunnerError> {
+    let count = lanes.len();
+    for _ in 0..count {
+        let index = *turn % count;
+        *turn = index + 1;
+        let lane = &mut lanes[index];
+        if !lane.is_ready() {
+            continue;
+        }
+        if let Some(prepared) = lane.prepare(index, spare).await? {
+            return Ok(Some(prepared));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,116 @@
+//! From batches of a stage to a prepared transaction: the CPU-bound half of delivery, run beside the commit of the
+//! transaction before.
+//!
+//! Whole messages only. Bounded by [`MAX_ROWS`], [`MAX_BYTES`] and the lane's own limit; at least one message is
+//! taken whatever its size.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::dead_letter::{DeadLetter, Verdict};
+use super::table::{CopyRows, Encoded, SAMPLE_MESSAGES, Table};
+use crate::record::Offset;
+use crate::stage::StagedBatch;
+
+/// The most rows of one transaction (a last message of several rows may pass it).
+pub(super) const MAX_ROWS: usize = 20_000;
+/// The most bytes of payload, or of encoded rows, of one transaction (its last message may pass it).
+pub(super) const MAX_BYTES: usize = 8 << 20;
+
+/// What to encode, and with what.
+pub(super) struct Job {
+    pub(super) table: Table,
+    pub(super) rows: CopyRows,
+    pub(super) batches: Vec<Arc<StagedBatch>>,
+    /// The first message that is wanted.
+    pub(super) from: Offset,
+    /// Where reading goes on after the batches.
+    pub(super) next: Offset,
+    /// The most messages.
+    pub(super) messages: usize,
+    /// Messages that the server refused before.
+    pub(super) condemned: BTreeMap<Offset, Verdict>,
+}
+
+/// What came of a [`Job`]; gives back what it took.
+pub(super) struct Done {
+    pub(super) table: Table,
+    pub(super) rows: CopyRows,
+    pub(super) condemned: BTreeMap<Offset, Verdict>,
+    pub(super) outcome: Outcome,
+}
+
+/// Whether the rows can be sent.
+pub(super) enum Outcome {
+    /// Rows and dead letters of the messages before `end`.
+    Encoded {
+        end: Offset,
+        messages: u64,
+        dead_letters: Vec<DeadLetter>,
+    },
+    /// The table has to be changed, or its layout loaded again, first. There are no rows.
+    NeedsSchema,
+}
+
+impl Job {
+    /// Encodes. Takes as long as the CPU needs: never to be called where tasks wait.
+    pub(super) fn run(mut self) -> Done {
+        self.rows.clear();
+        let outcome = self.encode();
+        if matches!(outcome, Outcome::NeedsSchema) {
+            self.rows.clear();
+        }
+        Done {
+            table: self.table,
+            rows: self.rows,
+            condemned: self.condemned,
+            outcome,
+        }
+    }
+
+    fn encode(&mut self) -> Outcome {
+        let from = self.from;
+        let mut left = self.batches.iter().flat_map(|batch| batch.messages_from(from));
+        let (mut messages, mut bytes) = (0, 0);
+        let mut dead_letters = Vec::new();
+        let mut end = self.next;
+        for (offset, message) in left.by_ref() {
+            let full = messages >= self.messages
+                || self.rows.len() >= MAX_ROWS
+                || bytes.max(self.rows.bytes().len()) >= MAX_BYTES;
+            if full && messages > 0 {
+                end = offset;
+                break;
+            }
+            messages += 1;
+            bytes += message.payload.len();
+            if let Some(verdict) = self.condemned.get(&offset) {
+                dead_letters.push(DeadLetter::new(offset, message, verdict.clone()));
+                continue;
+            }
+            match self.table.encode(offset, message, &mut self.rows) {
+                Encoded::Rows(_) => {}
+                Encoded::DeadLetter { reason, record_index } => {
+                    let verdict = Verdict {
+                        sqlstate: None,
+                        reason,
+                        record_index,
+                    };
+                    dead_letters.push(DeadLetter::new(offset, message, verdict));
+                }
+                Encoded::NeedsSchema => {
+                    // Those that follow are only looked at, so that one change of the table does for all of them.
+                    for (offset, message) in left.take(SAMPLE_MESSAGES) {
+                        let _ = self.table.encode(offset, message, &mut self.rows);
+                    }
+                    return Outcome::NeedsSchema;
+                }
+            }
+        }
+        Outcome::Encoded {
+            end,
+            messages: messages as u64,
+            dead_letters,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One stage on its way into the database: where its delivery stands, and what stands in its way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::PostgresOptions;
+use super::cursor::{Claim, CursorKey};
+use super::dead_letter::Verdict;
+use super::encode::{Done, Job, MAX_BYTES, MAX_ROWS, Outcome};
+use super::session::Timing;
+use super::table::{CopyRows, Table, TableOptions};
+use super::transaction::Prepared;
+use crate::backoff::Backoff;
+use crate::exit::{ExitReason, RunnerError};
+use crate::record::Offset;
+use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
+use crate::stats::ProducerStats;
+
+/// How often in a row the catalog may be found changed before an operator is asked.
+pub(super) const MAX_RELOADS: u32 = 3;
+
+/// How often in a row the table may be found lacking something, before an operator is asked. Each change covers a
+/// thousand messages, so that one transaction can need a few.
+const MAX_CHANGES: u32 = 100;
+
+/// What has to be done to the table before more is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TableWork {
+    /// Nothing.
+    Nothing,
+    /// Its layout has to be read.
+    Load,
+    /// It lacks what the messages need.
+    Change,
+}
+
+/// What a transaction in flight will have delivered, to be counted if its commit turns out to have happened.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    end: Offset,
+    messages: u64,
+    rows: u64,
+    dead_letters: u64,
+    extra_values: u64,
+}
+
+/// One stage of a producer.
+pub(super) struct Lane {
+    pub(super) stage: SharedStage,
+    pub(super) head: watch::Receiver<Offset>,
+    pub(super) key: CursorKey,
+    pub(super) table_name: String,
+    /// Away while it encodes.
+    pub(super) table: Option<Table>,
+    pub(super) work: TableWork,
+    /// `None` until this process has taken the row for the first time.
+    pub(super) claim: Option<Claim>,
+    /// The row has to be taken (again) before anything is delivered.
+    pub(super) needs_claim: bool,
+    /// Where the cursor in the database stands.
+    pub(super) cursor: Offset,
+    /// Where the next transaction begins; ahead of the cursor while one is in flight.
+    pub(super) position: Offset,
+    in_flight: Option<InFlight>,
+    condemned: BTreeMap<Offset, Verdict>,
+    /// The most messages of a transaction: halved while looking for a message that the server refuses.
+    limit: usize,
+    pub(super) reloads: u32,
+    /// Changes of the table since something was committed.
+    changes: u32,
+    pub(super) reloaded_once: bool,
+    not_before: Option<Instant>,
+    retry: Backoff,
+    hold_delay: Duration,
+    /// What was last logged to stand in the way.
+    trouble: Option<String>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        stage: SharedStage,
+        producer: &str,
+        schema: &str,
+        options: &PostgresOptions,
+        timing: &Timing,
+    ) -> Self {
+        let name = stage.name().to_owned();
+        let table_name = options.table_for(&name);
+        let table = Table::new(TableOptions {
+            schema: schema.to_owned(),
+            table: table_name.clone(),
+            metadata: options.metadata,
+            stage: name.clone(),
+        });
+        Self {
+            head: stage.watch_head(),
+            key: CursorKey {
+                path_id: stage.path_id(),
+                stage: name,
+                producer: producer.to_owned(),
+            },
+            stage,
+            table_name,
+            table: Some(table),
+            work: TableWork::Load,
+            claim: None,
+            needs_claim: true,
+            cursor: Offset::ZERO,
+            position: Offset::ZERO,
+            in_flight: None,
+            condemned: BTreeMap::new(),
+            limit: MAX_ROWS,
+            reloads: 0,
+            changes: 0,
+            reloaded_once: false,
+            not_before: None,
+            retry: Backoff::new(timing.retry_initial, timing.retry_max),
+            hold_delay: timing.hold,
+            trouble: None,
+        }
+    }
+
+    /// Whether it may be tried now.
+    pub(super) fn is_due(&self) -> bool {
+        self.not_before.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// When it may be tried again, if it has to wait.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.not_before.filter(|at| *at > Instant::now())
+    }
+
+    /// Whether messages can be encoded for it now.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.needs_claim && self.work == TableWork::Nothing && self.is_due()
+    }
+
+    /// Whether everything up to the durable head is delivered.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.needs_claim && self.cursor >= self.stage.bounds().head
+    }
+
+    /// An operator has to mend something: the lane waits long between attempts.
+    pub(super) fn hold(&mut self, reason: &str) {
+        self.not_before = Some(Instant::now() + self.hold_delay);
+        self.position = self.cursor;
+        self.reloads = 0;
+        self.changes = 0;
+        self.reloaded_once = false;
+        if self.trouble.as_deref() == Some(reason) {
+            debug!(stage = self.key.stage, "still held");
+        } else {
+            error!(stage = self.key.stage, table = self.table_name, offset = %self.cursor,
+                "delivery of this stage is held, and tried again every {} s: {reason}", self.hold_delay.as_secs());
+            self.trouble = Some(reason.to_owned());
+        }
+    }
+
+    /// Something transient: the lane waits a little, longer each time.
+    pub(super) fn retry_later(&mut self, reason: &str) {
+        self.not_before = Some(Instant::now() + self.retry.next_delay());
+        self.position = self.cursor;
+        if self.trouble.as_deref() == Some(reason) {
+            debug!(stage = self.key.stage, reason, "trying again");
+        } else {
+            warn!(stage = self.key.stage, table = self.table_name, offset = %self.cursor,
+                "delivery of this stage is tried again until it works: {reason}");
+            self.trouble = Some(reason.to_owned());
+        }
+    }
+
+    /// The connection is gone: what was read ahead is void, and the row has to be taken again.
+    pub(super) fn disconnected(&mut self) {
+        self.position = self.cursor;
+        self.needs_claim = true;
+    }
+
+    /// The row is ours, and the cursor stands at `next`.
+    pub(super) fn claimed(&mut self, claim: Claim, next: Offset) {
+        self.claim = Some(claim);
+        self.needs_claim = false;
+        self.cursor = next;
+        self.position = next;
+        self.not_before = None;
+    }
+
+    /// The transaction is about to be committed; until its answer comes nobody knows.
+    pub(super) fn departing(&mut self, prepared: &Prepared) {
+        self.in_flight = Some(InFlight {
+            end: prepared.end,
+            messages: prepared.messages,
+            rows: prepared.rows.len() as u64,
+            dead_letters: prepared.dead_letters.len() as u64,
+            extra_values: prepared.rows.extra_values(),
+        });
+    }
+
+    /// The transaction in flight is known not to be committed.
+    pub(super) fn turned_back(&mut self) {
+        self.in_flight = None;
+        self.position = self.cursor;
+    }
+
+    /// The cursor is known to stand at `next`: counts what was in flight if that is where it led.
+    pub(super) fn arrived(&mut self, next: Offset, stats: &ProducerStats) {
+        if let Some(landed) = self.in_flight.take().filter(|in_flight| in_flight.end == next) {
+            stats.delivered.add(landed.messages);
+            stats.rows.add(landed.rows);
+            stats.dead_letters.add(landed.dead_letters);
+            stats.extra_values.add(landed.extra_values);
+            stats.transactions.add(1);
+        }
+    }
+
+    /// The transaction is committed.
+    pub(super) fn committed(&mut self, prepared: &Prepared, stats: &ProducerStats) {
+        self.arrived(prepared.end, stats);
+        self.cursor = prepared.end;
+        self.condemned = self.condemned.split_off(&prepared.end);
+        self.limit = self.limit.saturating_mul(2).min(MAX_ROWS);
+        self.reloads = 0;
+        self.changes = 0;
+        self.reloaded_once = false;
+        self.not_before = None;
+        self.retry.reset();
+        if self.trouble.take().is_some() {
+            info!(stage = self.key.stage, offset = %self.cursor, "delivery of this stage goes on");
+        }
+        for gap in &prepared.gaps {
+            match (gap.cause, gap.messages) {
+                (GapCause::Reservation, _) | (_, Some(0)) => {
+                    info!(stage = self.key.stage, from = %gap.from, to = %gap.to, "passed offsets without messages: {}", gap.cause);
+                }
+                (GapCause::Lost | GapCause::DroppedOldest | GapCause::Expired, messages) => {
+                    error!(stage = self.key.stage, from = %gap.from, to = %gap.to, ?messages,
+                        "messages will never be delivered: {}", gap.cause);
+                }
+            }
+        }
+    }
+
+    /// The message at `offset` can't be stored: it is a dead letter from the next attempt on.
+    pub(super) fn condemn(&mut self, offset: Offset, verdict: Verdict) {
+        self.condemned.insert(offset, verdict);
+    }
+
+    /// Takes half of `messages` the next time, at least one.
+    pub(super) fn halve(&mut self, messages: u64) {
+        self.limit = usize::try_from(messages / 2)
+            .unwrap_or(MAX_ROWS)
+            .clamp(1, MAX_ROWS);
+    }
+
+    /// Reads and encodes the next transaction. `None` when there is nothing new, or the table has to be changed first.
+    pub(super) async fn prepare(
+        &mut self,
+        index: usize,
+        spare: &mut Vec<CopyRows>,
+    ) -> Result<Option<Prepared>, RunnerError> {
+        let from = self.position;
+        self.head.borrow_and_update();
+        let limit = ReadLimit {
+            messages: self.limit,
+            bytes: MAX_BYTES,
+        };
+        let read = self.stage.read(from, limit).await.map_err(stage_failed)?;
+        if read.next <= from {
+            return Ok(None);
+        }
+        let Some(table) = self.table.take() else {
+            return Err(RunnerError::new(
+                ExitReason::Failed,
+                "an encoder was lost; this is a mistake in the program",
+            ));
+        };
+        let job = Job {
+            table,
+            rows: spare.pop().unwrap_or_default(),
+            batches: read.batches,
+            from,
+            next: read.next,
+            messages: self.limit,
+            condemned: std::mem::take(&mut self.condemned),
+        };
+        let done: Done = tokio::task::spawn_blocking(|| job.run())
+            .await
+            .map_err(|panic| RunnerError::new(ExitReason::Failed, panic))?;
+        self.condemned = done.condemned;
+        let copy_sql = done.table.copy_sql();
+        self.table = Some(done.table);
+        match done.outcome {
+            Outcome::Encoded {
+                end,
+                messages,
+                dead_letters,
+            } => {
+                self.position = end;
+                let gaps = read.gaps.into_iter().filter(|gap| gap.from < end).collect();
+                Ok(Some(Prepared {
+                    lane: index,
+                    from,
+                    end,
+                    messages,
+                    rows: done.rows,
+                    dead_letters,
+                    gaps,
+                    copy_sql,
+                }))
+            }
+            Outcome::NeedsSchema => {
+                self.work = TableWork::Change;
+                self.changes += 1;
+                if self.changes > MAX_CHANGES {
+                    self.hold("the table was changed again and again, and still does not take the messages. Look at its columns");
+                }
+                spare.push(done.rows);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// A stage that fails ends the process: a restart recovers it.
+pub(super) fn stage_failed(error: StageError) -> RunnerError {
+    RunnerError::new(error.exit_reason(), error)
+}

@@ -1,0 +1,100 @@
+//! The `postgres` producer: rows, dead letters and the cursor in one transaction, so that each message is
+//! delivered exactly once.
+//!
+//! The way of a message:
+//!
+//! ```text
+//! stage ─ read ─> encode ─> Prepared ─> transaction: lock and check, COPY, dead letters, cursor, COMMIT ─> ack
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `options` | the keys in `config.yml` |
+//! | `delivery` | the loop: which stage is next, overlap of encoding and committing |
+//! | `lane` | what is known about one stage on its way into the database |
+//! | `encode` | from batches to a prepared transaction |
+//! | `transaction` | the data transaction, step by step |
+//! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
+//! | `classify` | from SQLSTATE to what to do |
+//! | `connect` | session, start and resynchronisation of the lanes |
+//! | `start` | from cursor and local copy to where delivery begins, or a hold |
+//! | `cursor` | the cursor table, epochs |
+//! | `dead_letter` | the dead-letter table |
+//! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
+//! | `adopt` | a stage path takes over another's cursor |
+//!
+//! Invariants:
+//! * One connection per producer; whoever commits holds the cursor's row lock from the first statement on.
+//! * COMMIT is sent only after the cursor's UPDATE was answered with one row.
+//! * A stage is acknowledged only after its transaction is known to be committed.
+//! * What may be transient is tried for ever; what an operator must mend holds one stage and leaves the others alone.
+
+mod adopt;
+mod classify;
+mod connect;
+mod cursor;
+mod dead_letter;
+mod delivery;
+mod encode;
+mod lane;
+mod options;
+mod probe;
+mod recover;
+mod session;
+mod start;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+pub use adopt::{AdoptError, Adopted, adopt};
+pub use options::{PostgresOptions, PostgresVariety};
+pub use session::Target;
+
+use async_trait::async_trait;
+
+use crate::exit::RunnerError;
+use crate::producer::{Adoption, Producer, ProducerContext};
+
+use delivery::Delivery;
+use session::Timing;
+
+/// Delivers stages into PostgreSQL tables.
+#[derive(Debug)]
+pub struct PostgresProducer {
+    target: Target,
+    options: PostgresOptions,
+    timing: Timing,
+}
+
+impl PostgresProducer {
+    /// A producer that delivers into `target`.
+    #[must_use]
+    pub fn new(target: Target, options: PostgresOptions) -> Self {
+        Self {
+            target,
+            options,
+            timing: Timing::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Producer for PostgresProducer {
+    async fn run(self: Box<Self>, context: ProducerContext) -> Result<(), RunnerError> {
+        Delivery::new(self.target, &self.options, self.timing, context)
+            .run()
+            .await
+    }
+
+    async fn probe(&self, stages: &[String]) -> Result<Vec<String>, String> {
+        probe::probe(&self.target, &self.options, stages).await
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, String> {
+        adopt::adopt(&self.target, adoption)
+            .await
+            .map(|adopted| adopted.to_string())
+            .map_err(|error| error.to_string())
+    }
+}

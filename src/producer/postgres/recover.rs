@@ -1,0 +1,179 @@
+//! What to do when a transaction did not commit: the one place that turns failures into waiting, holding,
+//! reloading, reconnecting, or a dead letter.
+//!
+//! A message that the server refuses is found by the row number in COPY's CONTEXT; where that is silent, by halving
+//! whole transactions until one message is left. Either way the next transaction is smaller, and grows again with each
+//! that commits, so that a stretch of bad messages costs little more than their number in attempts.
+
+use tracing::warn;
+
+use super::classify::{Action, action_for, copy_row};
+use super::dead_letter::Verdict;
+use super::delivery::Delivery;
+use super::lane::{MAX_RELOADS, TableWork};
+use super::session::describe;
+use super::table::TableError;
+use super::transaction::{self, Failure, Prepared};
+use crate::exit::RunnerError;
+
+impl Delivery {
+    /// Deals with a transaction that failed.
+    pub(super) async fn recover(&mut self, prepared: Prepared, failure: Failure) -> Result<(), RunnerError> {
+        let index = prepared.lane;
+        let reason = failure.to_string();
+        let action = match &failure {
+            Failure::Fenced => return Err(self.fenced(index)),
+            Failure::CursorMoved { found } => {
+                self.turn_back(index).await;
+                return self.cursor_moved(index, *found).await;
+            }
+            Failure::NoAnswer(_) => Action::Reconnect,
+            Failure::CursorGone => Action::Hold,
+            Failure::RowsSwallowed { .. } => Action::Hold,
+            Failure::TableChanged => Action::Reload,
+            Failure::OwnTable(error) => match action_for(error) {
+                action @ (Action::Reconnect | Action::ReconnectAlarm | Action::Retry | Action::Halve) => {
+                    action
+                }
+                Action::Reload | Action::ReloadOnce | Action::Poison | Action::Hold => Action::Hold,
+            },
+            Failure::Sql(error) => action_for(error),
+        };
+        match action {
+            // Whether it was committed is for the cursor to say.
+            Action::Reconnect => {
+                self.lose_session(&reason, false);
+                return Ok(());
+            }
+            Action::ReconnectAlarm => {
+                self.lose_session(&reason, true);
+                return Ok(());
+            }
+            Action::Retry
+            | Action::Halve
+            | Action::Hold
+            | Action::Reload
+            | Action::ReloadOnce
+            | Action::Poison => {
+                self.turn_back(index).await;
+            }
+        }
+        let lane = &mut self.lanes[index];
+        match (action, failure) {
+            (Action::Retry, _) => lane.retry_later(&reason),
+            (Action::Halve, _) => {
+                lane.halve(prepared.messages);
+                lane.retry_later(&reason);
+            }
+            (Action::Reload, _) => self.reload(index, &reason),
+            (Action::ReloadOnce, _) if !lane.reloaded_once => {
+                lane.reloaded_once = true;
+                self.reload(index, &reason);
+            }
+            (Action::Poison | Action::ReloadOnce, Failure::Sql(error)) => self.isolate(&prepared, &error),
+            (_, failure) => {
+                let advice = advice(&failure);
+                lane.hold(&format!("{reason}. {advice}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction of this lane is known not to be committed: ends it, and forgets what was encoded behind it.
+    async fn turn_back(&mut self, index: usize) {
+        self.roll_back().await;
+        self.lanes[index].turned_back();
+        if self.next.as_ref().is_some_and(|next| next.lane == index) {
+            self.next = None;
+        }
+    }
+
+    /// Ends what is open in the session; a session that can't is given up.
+    pub(super) async fn roll_back(&mut self) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        if let Err(failure) = transaction::roll_back(session, &self.timing).await {
+            self.lose_session(&failure.to_string(), false);
+        }
+    }
+
+    fn reload(&mut self, index: usize, reason: &str) {
+        let lane = &mut self.lanes[index];
+        lane.work = TableWork::Load;
+        lane.reloads += 1;
+        if lane.reloads > MAX_RELOADS {
+            lane.hold(&format!(
+                "{reason}; the layout was loaded {MAX_RELOADS} times, and it did not help. Look at the table and its triggers"
+            ));
+        }
+    }
+
+    /// Narrows down which message the server refuses.
+    fn isolate(&mut self, prepared: &Prepared, error: &tokio_postgres::Error) {
+        let lane = &mut self.lanes[prepared.lane];
+        let sqlstate = error.code().map(|code| code.code().to_owned());
+        let row = copy_row(error)
+            .and_then(|number| usize::try_from(number).ok()?.checked_sub(1))
+            .and_then(|index| prepared.rows.get(index));
+        let only = || prepared.rows.get(0).filter(|_| prepared.messages == 1);
+        lane.halve(prepared.messages);
+        match row.or_else(only) {
+            Some(row) => {
+                // The server's words may quote the value, so they go with the payload and not into the log.
+                warn!(stage = lane.key.stage, table = lane.table_name, offset = %row.offset, record = row.record_index, sqlstate,
+                    "the server refuses a message: it becomes a dead letter");
+                let verdict = Verdict {
+                    sqlstate,
+                    reason: error
+                        .as_db_error()
+                        .map_or_else(|| describe(error), |db| db.message().to_owned()),
+                    record_index: Some(row.record_index),
+                };
+                lane.condemn(row.offset, verdict);
+            }
+            None if prepared.messages > 1 => {}
+            None => lane.hold(&format!(
+                "{} in a transaction that has no rows. Look at triggers on _socket_el_dead_letter and _socket_el_cursor",
+                describe(error)
+            )),
+        }
+    }
+
+    /// Deals with a table that could not be read or changed.
+    pub(super) fn table_failed(&mut self, index: usize, failure: &TableError) {
+        let lane = &mut self.lanes[index];
+        let TableError::Database { source, .. } = failure else {
+            if matches!(failure, TableError::Locked { .. }) {
+                lane.retry_later(&failure.to_string());
+            } else {
+                lane.hold(&failure.to_string());
+            }
+            return;
+        };
+        let reason = format!("{failure}: {}", describe(source));
+        match action_for(source) {
+            Action::Reconnect => self.lose_session(&reason, false),
+            Action::ReconnectAlarm => self.lose_session(&reason, true),
+            Action::Retry | Action::Halve => lane.retry_later(&reason),
+            Action::Reload | Action::ReloadOnce => self.reload(index, &reason),
+            Action::Poison | Action::Hold => lane.hold(&reason),
+        }
+    }
+}
+
+/// What the operator can do about a hold.
+fn advice(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::RowsSwallowed { .. } => {
+            "A BEFORE trigger or a rule of the table drops rows; the engine does not go on as if they were stored. Change the trigger"
+        }
+        Failure::CursorGone | Failure::OwnTable(_) => {
+            "Look at _socket_el_cursor and _socket_el_dead_letter: they are not made again while the engine runs. Restore them, or start the engine again to be told the choices"
+        }
+        Failure::Sql(_) => "Mend the database's rights or configuration, or the table's triggers",
+        Failure::Fenced | Failure::CursorMoved { .. } | Failure::TableChanged | Failure::NoAnswer(_) => {
+            "Look at the database's log"
+        }
+    }
+}

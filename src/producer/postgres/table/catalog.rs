@@ -1,0 +1,189 @@
+//! The questions to the catalog, and the reading of its answers.
+//!
+//! Everything is asked by the simple protocol, so that no prepared statement is left in a session, and with names that
+//! no `search_path` bends.
+
+use postgres_types::Type;
+use tokio_postgres::SimpleQueryRow;
+
+use super::encode::Encoder;
+use super::error::TableError;
+use super::name::{TableName, literal};
+
+/// A row of the catalog's answer.
+pub(super) struct Answer<'a> {
+    pub(super) row: &'a SimpleQueryRow,
+    pub(super) table: &'a TableName,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn optional(&self, column: &str) -> Option<&'a str> {
+        self.row.try_get(column).ok().flatten()
+    }
+
+    pub(super) fn text(&self, column: &str) -> Result<&'a str, TableError> {
+        self.optional(column)
+            .ok_or_else(|| self.unexpected(format!("{column} is missing")))
+    }
+
+    pub(super) fn flag(&self, column: &str) -> Result<bool, TableError> {
+        Ok(self.text(column)? == "t")
+    }
+
+    pub(super) fn number<T: std::str::FromStr>(&self, column: &str) -> Result<T, TableError> {
+        let text = self.text(column)?;
+        text.parse()
+            .map_err(|_| self.unexpected(format!("{column} is {text:?}")))
+    }
+
+    fn unexpected(&self, what: String) -> TableError {
+        TableError::Catalog {
+            table: self.table.to_string(),
+            what,
+        }
+    }
+}
+
+/// Refuses what is not a table, and tables whose rows do not last.
+pub(super) fn refuse_unfit(answer: &Answer<'_>) -> Result<(), TableError> {
+    let table = answer.table.to_string();
+    let what = match answer.text("kind")? {
+        "r" | "p" => None,
+        "f" => {
+            return Err(TableError::NotDurable {
+                table,
+                what: "a foreign table",
+            });
+        }
+        "v" => Some("a view"),
+        "m" => Some("a materialized view"),
+        "S" => Some("a sequence"),
+        "i" | "I" => Some("an index"),
+        "c" => Some("a composite type"),
+        _ => Some("something else"),
+    };
+    if let Some(what) = what {
+        return Err(TableError::NotATable { table, what });
+    }
+    let what = if answer.text("persistence")? != "p" {
+        "an UNLOGGED or temporary table"
+    } else if answer.flag("unfit_partition")? {
+        "a table with UNLOGGED or foreign partitions"
+    } else {
+        return Ok(());
+    };
+    Err(TableError::NotDurable { table, what })
+}
+
+/// The encoder of a column's base type.
+pub(super) fn encoder(answer: &Answer<'_>, made: bool) -> Result<Encoder, TableError> {
+    let modifier: i32 = answer.number("modifier")?;
+    let any = !made;
+    if answer.text("base_kind")? == "e" {
+        return Ok(Encoder::Label);
+    }
+    if answer.text("base_name")? == "citext" {
+        return Ok(Encoder::Text { most: None, any });
+    }
+    let Some(base) = Type::from_oid(answer.number("base")?) else {
+        return Ok(Encoder::Unsupported);
+    };
+    Ok(match base {
+        Type::BOOL => Encoder::Bool,
+        Type::INT2 => Encoder::Int2,
+        Type::INT4 => Encoder::Int4,
+        Type::INT8 => Encoder::Int8,
+        Type::FLOAT4 => Encoder::Float4,
+        Type::FLOAT8 => Encoder::Float8,
+        Type::NUMERIC => Encoder::Numeric {
+            limit: numeric_limit(modifier),
+        },
+        Type::TEXT => Encoder::Text { most: None, any },
+        // The modifier counts four bytes that once were a header.
+        Type::VARCHAR | Type::BPCHAR => Encoder::Text {
+            most: u32::try_from(modifier - 4).ok(),
+            any,
+        },
+        Type::JSON => Encoder::Json,
+        Type::JSONB => Encoder::Jsonb,
+        Type::TIMESTAMPTZ => Encoder::Timestamptz,
+        Type::TIMESTAMP => Encoder::Timestamp,
+        Type::DATE => Encoder::Date,
+        Type::UUID => Encoder::Uuid,
+        Type::INET => Encoder::Inet,
+        Type::BYTEA => Encoder::Bytea,
+        _ => Encoder::Unsupported,
+    })
+}
+
+/// Precision and scale as the server packs them: the scale is a signed number of 11 bits.
+fn numeric_limit(modifier: i32) -> Option<(u16, i16)> {
+    let packed = u32::try_from(modifier).ok()?.checked_sub(4)?;
+    let precision = u16::try_from(packed >> 16).ok()?;
+    let scale = i16::try_from(packed & 0x7FF).ok()?;
+    Some((precision, if scale >= 0x400 { scale - 0x800 } else { scale }))
+}
+
+/// Names the table in errors of the database.
+pub(super) fn database(table: &TableName, source: tokio_postgres::Error) -> TableError {
+    TableError::Database {
+        table: table.to_string(),
+        source,
+    }
+}
+
+/// The relation of this name, as `c`.
+fn relation(table: &TableName) -> String {
+    format!(
+        "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         AND n.nspname = {} AND c.relname = {}",
+        literal(&table.schema),
+        literal(&table.table)
+    )
+}
+
+/// One row with one text: changes with everything that the encoding of rows depends on. NULL when there is no table.
+pub(super) fn fingerprint_sql(table: &TableName) -> String {
+    format!(
+        "SELECT (SELECT c.oid::text || c.relkind::text || c.relpersistence::text || ':' || \
+         pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, \
+         a.atttypid, a.atttypmod, a.attgenerated, a.attidentity, a.atthasdef, a.attname), ';' \
+         ORDER BY a.attnum), ''), 0)::text \
+         FROM {} LEFT JOIN pg_catalog.pg_attribute a \
+         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         GROUP BY c.oid, c.relkind, c.relpersistence) AS fingerprint",
+        relation(table)
+    )
+}
+
+/// A row for each column, or one without a name for a table that has none; no row when there is no table.
+pub(super) fn catalog_sql(table: &TableName) -> String {
+    format!(
+        "WITH RECURSIVE rel AS (SELECT c.oid, c.relkind, c.relpersistence FROM {relation}), \
+         att AS (SELECT a.attname, a.attnum, a.atttypid, a.atttypmod, a.attgenerated, a.attidentity, a.atthasdef \
+         FROM rel JOIN pg_catalog.pg_attribute a \
+         ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+         base AS (SELECT att.attnum, t.oid, att.atttypmod AS modifier, t.typtype, t.typbasetype, \
+         t.typtypmod, t.typname, t.typdefault IS NOT NULL AS has_default \
+         FROM att JOIN pg_catalog.pg_type t ON t.oid = att.atttypid \
+         UNION ALL SELECT base.attnum, t.oid, base.typtypmod, t.typtype, t.typbasetype, t.typtypmod, \
+         t.typname, base.has_default OR t.typdefault IS NOT NULL \
+         FROM base JOIN pg_catalog.pg_type t ON base.typtype = 'd' AND t.oid = base.typbasetype) \
+         SELECT rel.relkind AS kind, rel.relpersistence AS persistence, \
+         EXISTS (SELECT FROM pg_catalog.pg_partition_tree(rel.oid::regclass) p \
+         JOIN pg_catalog.pg_class c ON c.oid = p.relid \
+         WHERE c.relkind = 'f' OR c.relpersistence <> 'p') AS unfit_partition, \
+         ({fingerprint}) AS fingerprint, \
+         att.attname AS name, att.attnum AS number, \
+         pg_catalog.format_type(att.atttypid, att.atttypmod) AS type_name, \
+         pg_catalog.col_description(rel.oid, att.attnum) AS comment, \
+         att.attgenerated = '' AND att.attidentity <> 'a' AS writable, \
+         att.atthasdef OR att.attidentity <> '' OR base.has_default AS has_default, \
+         base.oid AS base, base.modifier, base.typtype AS base_kind, base.typname AS base_name \
+         FROM rel LEFT JOIN att ON true \
+         LEFT JOIN base ON base.attnum = att.attnum AND base.typtype <> 'd' \
+         ORDER BY att.attnum",
+        relation = relation(table),
+        fingerprint = fingerprint_sql(table),
+    )
+}

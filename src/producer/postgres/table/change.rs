@@ -1,0 +1,178 @@
+//! Changes of a table: what is wanted, as SQL.
+//!
+//! The SQL is written against one state of the catalog, and again under the lock against the state found then, so
+//! that what another engine has done meanwhile is not done twice. Columns are only ever added, nullable and without
+//! default, and `bigint` columns of ours widened.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+use super::infer::{NewType, Numbers, Wanted};
+use super::layout::{Layout, OWN, Role};
+use super::name::{self, TableName, literal, quoted};
+use crate::record::Offset;
+
+/// A change of a table. Displayed as the SQL that was due when it was found to be wanted.
+#[derive(Clone, Debug)]
+pub struct SchemaChange {
+    table: TableName,
+    stage: String,
+    /// The first offset that the table will hold, when it is to be made.
+    pub(super) create: Option<Offset>,
+    keys: Vec<(String, NewType)>,
+    own: Vec<Role>,
+    widen: Vec<(String, Numbers)>,
+    /// Columns that the COPY is to list from now on. No DDL.
+    pub(super) list: BTreeSet<String>,
+    shown: String,
+}
+
+/// A column that is to be made wider.
+pub(super) struct Widening<'a> {
+    pub(super) column: &'a str,
+    pub(super) numbers: Numbers,
+}
+
+impl SchemaChange {
+    /// The change that is wanted of a layout; `None` when nothing is.
+    pub(super) fn new(table: &TableName, stage: &str, wanted: &Wanted, layout: &Layout) -> Option<Self> {
+        if wanted.is_empty() {
+            return None;
+        }
+        let keys: Vec<_> = wanted.columns().collect();
+        let nothing_else = wanted.create.is_some() && keys.is_empty() && !wanted.message && !wanted.metadata;
+        let own = OWN.iter().map(|&(_, _, role, _)| role).filter(|role| match role {
+            Role::Key => false,
+            Role::Stage | Role::Offset | Role::ReceivedAt => wanted.metadata,
+            Role::Message => wanted.message,
+            Role::Extra => wanted.needs_extra() || nothing_else,
+        });
+        let mut change = Self {
+            table: table.clone(),
+            stage: stage.to_owned(),
+            create: wanted.create,
+            keys,
+            own: own.collect(),
+            widen: wanted
+                .widen
+                .iter()
+                .map(|(column, numbers)| (column.clone(), *numbers))
+                .collect(),
+            list: wanted.list.clone(),
+            shown: String::new(),
+        };
+        let widened: Vec<_> = change
+            .widen
+            .iter()
+            .map(|(column, numbers)| (column.clone(), numbers.column_type(false)))
+            .collect();
+        change.shown = change.sql(layout, &widened);
+        Some(change)
+    }
+
+    /// The columns of a layout that are to be widened and still can be.
+    pub(super) fn widenings<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = Widening<'a>> + 'a {
+        let can = |column: &str| {
+            let mut columns = layout.columns.iter();
+            columns.any(|known| known.name == column && known.widenable)
+        };
+        self.widen
+            .iter()
+            .filter(move |(column, _)| can(column))
+            .map(|(column, numbers)| Widening {
+                column,
+                numbers: *numbers,
+            })
+    }
+
+    /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
+    /// nothing is left to do.
+    pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
+        let mut sql = String::new();
+        let mut parts = Vec::new();
+        let mut comments = Vec::new();
+        let add = if layout.exists() {
+            "ADD COLUMN IF NOT EXISTS "
+        } else {
+            ""
+        };
+        let new_own = |is_wanted: &dyn Fn(Role) -> bool| -> Vec<String> {
+            OWN.iter()
+                .filter(|own| self.own.contains(&own.2) && is_wanted(own.2) && !layout.has_column(own.0))
+                .map(|own| format!("{add}{} {}", own.0, own.1.sql()))
+                .collect()
+        };
+        let is_metadata = |role: Role| matches!(role, Role::Stage | Role::Offset | Role::ReceivedAt);
+        parts.extend(new_own(&is_metadata));
+        let mut taken = BTreeSet::new();
+        for (key, column_type) in &self.keys {
+            if layout.column_of_key(key).is_some() {
+                continue;
+            }
+            let name = free_name(key, |name| layout.has_column(name) || taken.contains(name));
+            parts.push(format!("{add}{} {}", quoted(&name), column_type.sql()));
+            comments.push((name.clone(), name::comment(key)));
+            taken.insert(name);
+        }
+        parts.extend(new_own(&|role| !is_metadata(role)));
+        parts.extend(
+            widened
+                .iter()
+                .map(|(column, to)| format!("ALTER COLUMN {} TYPE {}", quoted(column), to.sql())),
+        );
+        // Writing to a string can't fail.
+        if !layout.exists() {
+            let _ = writeln!(
+                sql,
+                "CREATE TABLE IF NOT EXISTS {} (\n    {}\n);",
+                self.table,
+                parts.join(",\n    ")
+            );
+            let _ = writeln!(
+                sql,
+                "COMMENT ON TABLE {} IS {};",
+                self.table,
+                literal(&format!(
+                    "socket-el: made for stage {}, holds its rows from offset {} on",
+                    self.stage,
+                    self.create.unwrap_or_default()
+                ))
+            );
+        } else if !parts.is_empty() {
+            let _ = writeln!(sql, "ALTER TABLE {}\n    {};", self.table, parts.join(",\n    "));
+        }
+        for (column, comment) in comments {
+            let _ = writeln!(
+                sql,
+                "COMMENT ON COLUMN {}.{} IS {};",
+                self.table,
+                quoted(&column),
+                literal(&comment)
+            );
+        }
+        sql
+    }
+}
+
+/// The first of a key's names that is free.
+fn free_name(key: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut attempt = 0;
+    loop {
+        let name = name::column_name(key, attempt);
+        // A table has far fewer columns than there are hashes, so the end is for the compiler.
+        if attempt == u32::MAX || !is_taken(&name) {
+            return name;
+        }
+        attempt += 1;
+    }
+}
+
+impl fmt::Display for SchemaChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)?;
+        for column in &self.list {
+            writeln!(f, "-- no DDL: column {} is filled from now on", quoted(column))?;
+        }
+        Ok(())
+    }
+}

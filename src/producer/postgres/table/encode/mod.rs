@@ -1,0 +1,296 @@
+//! From a JSON value to the bytes that binary COPY wants for a column's type.
+//!
+//! Binary COPY checks little (eight bytes of an integer are a valid timestamp), so each encoder writes only what it
+//! has understood whole: a value that a type can't hold exactly does not fit, and stands in `_extra` then. Two
+//! exceptions are meant: fractions are rounded to `real` and `double precision`, and times to microseconds.
+
+mod datetime;
+pub(super) mod json;
+mod numeric;
+#[cfg(test)]
+mod tests;
+pub(super) mod text;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+pub(super) use numeric::Decimal;
+use uuid::Uuid;
+
+use super::record::Value;
+use super::walk::Kind;
+use crate::record::Timestamp;
+
+/// Integers up to this size are exact in `double precision`.
+const EXACT_IN_DOUBLE: u64 = 1 << 53;
+/// Integers up to this size are exact in `real`.
+const EXACT_IN_REAL: u64 = 1 << 24;
+/// How a field says that it is NULL.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+/// The only version of the binary form of `jsonb`.
+const JSONB_VERSION: u8 = 1;
+/// Address families of the binary form of `inet`, and how many bits an address has.
+const INET: (u8, u8) = (2, 32);
+const INET6: (u8, u8) = (3, 128);
+
+/// How values are written for a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoder {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Numeric {
+        /// Precision and scale, if the column is limited to them.
+        limit: Option<(u16, i16)>,
+    },
+    Text {
+        /// Most characters.
+        most: Option<u32>,
+        /// Whether what is no string is taken as its JSON text: in columns that others made.
+        any: bool,
+    },
+    /// A label of an enum: text that the server checks.
+    Label,
+    Json,
+    Jsonb,
+    Timestamptz,
+    Timestamp,
+    Date,
+    Uuid,
+    Inet,
+    Bytea,
+    /// A type that we can't write: nothing fits.
+    Unsupported,
+}
+
+impl Encoder {
+    /// Appends the field; `false`, and nothing appended, when the value does not fit. A JSON null is not a value: use
+    /// [`write_null`].
+    pub(super) fn write(self, value: Value<'_>, out: &mut Vec<u8>) -> bool {
+        write_field(out, |out| self.write_body(value, out).is_some())
+    }
+
+    fn write_body(self, value: Value<'_>, out: &mut Vec<u8>) -> Option<()> {
+        match self {
+            Self::Bool => out.push(boolean(value)?.into()),
+            Self::Int2 => out.extend(i16::try_from(integer(value)?).ok()?.to_be_bytes()),
+            Self::Int4 => out.extend(i32::try_from(integer(value)?).ok()?.to_be_bytes()),
+            Self::Int8 => out.extend(integer(value)?.to_be_bytes()),
+            Self::Float4 => out.extend(real(value)?.to_be_bytes()),
+            Self::Float8 => out.extend(double(value)?.to_be_bytes()),
+            Self::Numeric { limit } => {
+                let text = number_text(value)?;
+                let decimal = Decimal::parse(&text)?;
+                let within = limit
+                    .is_none_or(|(precision, scale)| decimal.fits(i64::from(precision), i64::from(scale)));
+                (within && decimal.write(out)).then_some(())?;
+            }
+            Self::Text { most, any } => {
+                let start = out.len();
+                match value.quoted() {
+                    Some(quoted) if value.escaped => text::unescape_into(quoted, out),
+                    Some(quoted) => out.extend_from_slice(quoted.as_bytes()),
+                    None if any => out.extend_from_slice(value.raw.as_bytes()),
+                    None => return None,
+                }
+                let most = most.map_or(usize::MAX, |most| most as usize);
+                text::is_within(&out[start..], most).then_some(())?;
+            }
+            Self::Label => out.extend_from_slice(string(value)?.as_bytes()),
+            Self::Json => json::write_text(value, out),
+            Self::Jsonb => {
+                out.push(JSONB_VERSION);
+                json::write_text(value, out);
+            }
+            Self::Timestamptz => out.extend(datetime::timestamptz(&string(value)?)?.to_be_bytes()),
+            Self::Timestamp => out.extend(datetime::timestamp(&string(value)?)?.to_be_bytes()),
+            Self::Date => out.extend(datetime::date(&string(value)?)?.to_be_bytes()),
+            Self::Uuid => out.extend_from_slice(uuid(&string(value)?)?.as_bytes()),
+            Self::Inet => inet(&string(value)?, out)?,
+            Self::Bytea => hex(string(value)?.strip_prefix("\\x")?, out)?,
+            Self::Unsupported => return None,
+        }
+        Some(())
+    }
+}
+
+/// Appends a NULL.
+pub(super) fn write_null(out: &mut Vec<u8>) {
+    out.extend_from_slice(&NULL);
+}
+
+/// Appends text for a `text` column.
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
+    write_field(out, |out| {
+        out.extend_from_slice(text.as_bytes());
+        true
+    });
+}
+
+/// Appends a number for a `bigint` column.
+pub(super) fn write_bigint(number: i64, out: &mut Vec<u8>) {
+    write_field(out, |out| {
+        out.extend_from_slice(&number.to_be_bytes());
+        true
+    });
+}
+
+/// Appends a time for a `timestamptz` column.
+pub(super) fn write_time(time: Timestamp, out: &mut Vec<u8>) {
+    write_bigint(datetime::from_unix_micros(time.micros()), out);
+}
+
+/// Appends a `json` or `jsonb` object of pairs of a raw key and a value.
+pub(super) fn write_object<'m>(
+    encoder: Encoder,
+    pairs: impl Iterator<Item = (&'m str, Value<'m>)>,
+    out: &mut Vec<u8>,
+) {
+    write_field(out, |out| {
+        if encoder == Encoder::Jsonb {
+            out.push(JSONB_VERSION);
+        }
+        out.push(b'{');
+        for (index, (key, value)) in pairs.enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.push(b'"');
+            json::without_nul(key, out);
+            out.extend_from_slice(b"\":");
+            json::write_text(value, out);
+        }
+        out.push(b'}');
+        true
+    });
+}
+
+/// Appends a field's length and what `body` appends; nothing when `body` says no, or the field is beyond 2 GiB.
+fn write_field(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+    let start = out.len();
+    out.extend_from_slice(&NULL);
+    let fits = body(out);
+    match i32::try_from(out.len() - start - NULL.len()) {
+        Ok(length) if fits => {
+            out[start..start + NULL.len()].copy_from_slice(&length.to_be_bytes());
+            true
+        }
+        _ => {
+            out.truncate(start);
+            false
+        }
+    }
+}
+
+/// What a string means.
+fn string(value: Value<'_>) -> Option<Cow<'_, str>> {
+    value.quoted().map(text::unescape)
+}
+
+/// The text of a number, or of a string that may be one.
+fn number_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value.kind {
+        Kind::Integer | Kind::Fraction => Some(Cow::Borrowed(value.raw)),
+        Kind::String => string(value),
+        Kind::Null | Kind::Bool | Kind::Nested => None,
+    }
+}
+
+fn boolean(value: Value<'_>) -> Option<bool> {
+    let text = match value.kind {
+        Kind::Bool => value.raw,
+        _ => value.quoted()?,
+    };
+    match text {
+        "true" | "t" => Some(true),
+        "false" | "f" => Some(false),
+        _ => None,
+    }
+}
+
+fn integer(value: Value<'_>) -> Option<i64> {
+    match value.kind {
+        Kind::Integer => value.raw.parse().ok(),
+        _ => Decimal::parse(&number_text(value)?)?.to_i64(),
+    }
+}
+
+fn double(value: Value<'_>) -> Option<f64> {
+    let text = float_text(value)?;
+    is_exact_below(&text, EXACT_IN_DOUBLE)?;
+    let double: f64 = text.parse().ok()?;
+    (double.is_finite() && (double != 0.0 || is_zero(&text))).then_some(double)
+}
+
+fn real(value: Value<'_>) -> Option<f32> {
+    let text = float_text(value)?;
+    is_exact_below(&text, EXACT_IN_REAL)?;
+    let real: f32 = text.parse().ok()?;
+    (real.is_finite() && (real != 0.0 || is_zero(&text))).then_some(real)
+}
+
+/// A number's text as `f64` and `f32` parse it. They take more than JSON does, which only a string can hold.
+fn float_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    let text = number_text(value)?;
+    (value.kind != Kind::String || Decimal::parse(&text).is_some()).then_some(text)
+}
+
+/// Whether a number is zero, not just too small.
+fn is_zero(text: &str) -> bool {
+    Decimal::parse(text).is_some_and(|decimal| decimal.is_zero())
+}
+
+/// `None` for an integer that is larger than `limit`; what is no integer passes.
+fn is_exact_below(text: &str, limit: u64) -> Option<()> {
+    if text.contains(['.', 'e', 'E']) {
+        return Some(());
+    }
+    let number: i64 = text.parse().ok()?;
+    (number.unsigned_abs() <= limit).then_some(())
+}
+
+/// Of the forms that the server takes, those with hyphens in their places or without any.
+fn uuid(text: &str) -> Option<Uuid> {
+    matches!(text.len(), 32 | 36)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
+}
+
+fn inet(text: &str, out: &mut Vec<u8>) -> Option<()> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let (family, bits) = if address.is_ipv4() { INET } else { INET6 };
+    let prefix = match prefix {
+        Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().ok()?,
+        Some(_) => return None,
+        None => bits,
+    };
+    if prefix > bits {
+        return None;
+    }
+    // Family, length of the network part, not a cidr, and how many bytes follow.
+    out.extend_from_slice(&[family, prefix, 0, bits / 8]);
+    match address {
+        IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+        IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
+    }
+    Some(())
+}
+
+fn hex(digits: &str, out: &mut Vec<u8>) -> Option<()> {
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    for pair in digits.as_bytes().chunks_exact(2) {
+        let nibble = |digit: u8| char::from(digit).to_digit(16);
+        let byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        out.push(u8::try_from(byte).ok()?);
+    }
+    Some(())
+}

@@ -1,0 +1,140 @@
+//! The encoders against known bytes. Everything else about them is proved by reading back from a real PostgreSQL
+//! (`tests/postgres_table.rs`).
+
+use super::super::record::Value;
+use super::super::walk::Kind;
+use super::{Decimal, Encoder, datetime, json};
+
+fn value(raw: &str, kind: Kind) -> Value<'_> {
+    Value {
+        raw,
+        kind,
+        nul: raw.contains("\\u0000"),
+        escaped: raw.contains('\\'),
+    }
+}
+
+fn numeric(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    assert!(Decimal::parse(text).unwrap().write(&mut out), "{text}");
+    out
+}
+
+#[test]
+fn numeric_has_the_servers_binary_form() {
+    // Count, weight, sign, scale, digits.
+    assert_eq!(numeric("0.00"), [0, 0, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(
+        numeric("-12345.670"),
+        [0, 3, 0, 1, 0x40, 0, 0, 3, 0, 1, 0x09, 0x29, 0x1A, 0x2C]
+    );
+    assert_eq!(numeric("1e-5"), [0, 1, 0xFF, 0xFE, 0, 0, 0, 5, 0x03, 0xE8]);
+    assert_eq!(numeric("12e7"), [0, 2, 0, 2, 0, 0, 0, 0, 0, 1, 0x07, 0xD0]);
+}
+
+#[test]
+fn only_the_grammar_of_json_makes_a_number() {
+    for text in [
+        "", "-", "+1", "01", "1.", ".1", "1e", "1e+", " 1", "1 ", "0x1", "1_000", "NaN", "1.2.3", "1e1e1",
+        "١",
+    ] {
+        assert!(Decimal::parse(text).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn whole_numbers_are_whole_however_they_are_written() {
+    for (text, number) in [
+        ("1e3", Some(1_000)),
+        ("1200e-2", Some(12)),
+        ("-0.0", Some(0)),
+        ("2.50", None),
+        ("9223372036854775807.0", Some(i64::MAX)),
+        ("-9223372036854775808e0", Some(i64::MIN)),
+        ("9223372036854775808.0", None),
+        ("1e19", None),
+        ("1e999999999999", None),
+    ] {
+        assert_eq!(Decimal::parse(text).unwrap().to_i64(), number, "{text}");
+    }
+}
+
+#[test]
+fn days_follow_each_other_through_two_cycles_of_leap_years() {
+    let mut expected = datetime::date("0001-01-01").unwrap();
+    for year in 1..=801 {
+        for month in 1..=12 {
+            for day in 1..=31 {
+                if let Some(days) = datetime::date(&format!("{year:04}-{month:02}-{day:02}")) {
+                    assert_eq!(days, expected, "{year}-{month}-{day}");
+                    expected += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(
+        expected - datetime::date("0001-01-01").unwrap(),
+        2 * 146_097 + 365
+    );
+    assert_eq!(datetime::date("2000-01-01"), Some(0));
+    assert_eq!(datetime::date("1970-01-01"), Some(-10_957));
+}
+
+#[test]
+fn times_are_read_strictly() {
+    for (text, micros) in [
+        ("2000-01-01T00:00:00Z", Some(0)),
+        ("2000-01-01 00:00Z", Some(0)),
+        ("2000-01-01T00:00:00.1234567Z", Some(123_457)),
+        ("2000-01-01T00:00:00.123456499z", Some(123_456)),
+        ("2000-01-01T02:30:00+02:30", Some(0)),
+        ("1999-12-31T22:00:00-0200", Some(0)),
+        ("2000-01-01T01:00:00+01", Some(0)),
+        ("2000-01-01T00:00:00", None),
+        ("2000-01-01T24:00:00Z", None),
+        ("2000-01-01T00:00:61Z", None),
+        ("2000-01-01T00:00:00.Z", None),
+        ("2000-01-01T00:00:00.1234567890Z", None),
+        ("2000-01-01T00:00:00+1", None),
+        ("2000-01-01T00:00:00+01:", None),
+        ("2000-01-01T00:00:00+16:00", None),
+        ("2000-01-01", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("+2000-01-01T00:00:00Z", None),
+    ] {
+        assert_eq!(datetime::timestamptz(text), micros, "{text}");
+    }
+    assert_eq!(datetime::timestamp("2000-01-01T00:00:01"), Some(1_000_000));
+    assert_eq!(datetime::timestamp("2000-01-01T00:00:01+01:00"), None);
+}
+
+#[test]
+fn only_a_true_nul_escape_is_replaced() {
+    let mut out = Vec::new();
+    json::without_nul(r#"["\\u0000","\u0000\\","\\\u0000\n"]"#, &mut out);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        r#"["\\u0000","\ufffd\\","\\\ufffd\n"]"#
+    );
+}
+
+#[test]
+fn a_value_that_does_not_fit_leaves_nothing_behind() {
+    for (encoder, raw, kind) in [
+        (
+            Encoder::Text {
+                most: Some(1),
+                any: false,
+            },
+            "\"ab\"",
+            Kind::String,
+        ),
+        (Encoder::Bytea, "\"\\\\x00zz\"", Kind::String),
+        (Encoder::Numeric { limit: Some((3, 1)) }, "1.25", Kind::Fraction),
+        (Encoder::Unsupported, "1", Kind::Integer),
+    ] {
+        let mut out = vec![9];
+        assert!(!encoder.write(value(raw, kind), &mut out), "{raw}");
+        assert_eq!(out, [9]);
+    }
+}

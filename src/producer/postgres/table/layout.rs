@@ -1,0 +1,259 @@
+//! A table as the catalog describes it, and what follows for the COPY.
+//!
+//! Listed in the COPY is every column that takes values from us and has no default: a key that is missing is NULL there.
+//! A column with a default is listed only once a key has named it; until then the default applies, from then on a
+//! missing key is NULL there as well. `_extra` is last, since only after the other columns it is known what goes there.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+
+use super::catalog::{Answer, catalog_sql, database, encoder, refuse_unfit};
+use super::encode::Encoder;
+use super::error::TableError;
+use super::infer::NewType;
+use super::name::{self, TableName};
+
+/// Columns that a table may have before new keys go to `_extra`.
+const MAX_COLUMNS: usize = 500;
+/// Columns that PostgreSQL gives numbers to in one table's life, dropped ones included.
+const MAX_COLUMN_NUMBER: usize = 1_600;
+/// Column numbers kept free for our own columns.
+const OWN_COLUMNS: usize = 5;
+
+/// What is decided about a table's columns beside what the catalog says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choices {
+    /// Whether rows get the columns of `metadata: true`.
+    pub(super) metadata: bool,
+    /// Columns with a default that a key has named.
+    pub(super) named: BTreeSet<String>,
+    /// Columns that are not to be widened (any more).
+    pub(super) settled: BTreeSet<String>,
+}
+
+/// What a column is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The values of a key.
+    Key,
+    Stage,
+    Offset,
+    ReceivedAt,
+    Message,
+    Extra,
+}
+
+/// A column of the table.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) encoder: Encoder,
+    pub(super) type_name: String,
+    /// Whether it is a bigint that we made and may still widen.
+    pub(super) widenable: bool,
+    /// Whether it takes values from a COPY, and of a type that we can write.
+    pub(super) writable: bool,
+    has_default: bool,
+    /// The key that goes here.
+    key: Option<String>,
+}
+
+/// A table's columns.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// `None`: there is no such table.
+    pub(super) fingerprint: Option<String>,
+    pub(super) columns: Vec<Column>,
+    /// Indexes of the columns in the COPY, in its order.
+    pub(super) copy: Vec<usize>,
+    by_key: HashMap<String, usize>,
+    highest_number: usize,
+}
+
+impl Layout {
+    /// Reads a table's layout.
+    pub(super) async fn read(
+        client: &Client,
+        table: &TableName,
+        choices: &Choices,
+    ) -> Result<Self, TableError> {
+        let answer = client
+            .simple_query(&catalog_sql(table))
+            .await
+            .map_err(|source| database(table, source))?;
+        let mut layout = Self::default();
+        for message in &answer {
+            if let SimpleQueryMessage::Row(row) = message {
+                layout.add(row, table, choices)?;
+            }
+        }
+        let listed = |column: &Column| {
+            let named = || !column.has_default || choices.named.contains(&column.name);
+            column.writable
+                && match column.role {
+                    Role::Key => named(),
+                    Role::Stage | Role::Offset | Role::ReceivedAt => choices.metadata,
+                    Role::Message | Role::Extra => true,
+                }
+        };
+        let (columns, copy) = (&layout.columns, &mut layout.copy);
+        copy.extend((0..columns.len()).filter(|&index| listed(&columns[index])));
+        copy.sort_by_key(|&index| columns[index].role == Role::Extra);
+        Ok(layout)
+    }
+
+    /// A table that others made with these columns, for tests without a database.
+    #[cfg(test)]
+    pub(super) fn of(columns: &[(&str, Encoder)]) -> Self {
+        let mut layout = Self {
+            fingerprint: Some(String::new()),
+            copy: (0..columns.len()).collect(),
+            ..Self::default()
+        };
+        for (index, (name, encoder)) in columns.iter().enumerate() {
+            let key = name::key_of_column(name).map(str::to_owned);
+            layout.by_key.extend(key.clone().map(|key| (key, index)));
+            layout.columns.push(Column {
+                name: (*name).to_owned(),
+                role: role(name),
+                encoder: *encoder,
+                type_name: String::new(),
+                widenable: false,
+                writable: true,
+                has_default: false,
+                key,
+            });
+        }
+        layout
+    }
+
+    /// Takes in one row of [`catalog_sql`]: a column, or a table without any.
+    fn add(&mut self, row: &SimpleQueryRow, table: &TableName, choices: &Choices) -> Result<(), TableError> {
+        let answer = Answer { row, table };
+        if self.fingerprint.is_none() {
+            refuse_unfit(&answer)?;
+            self.fingerprint = Some(answer.text("fingerprint")?.to_owned());
+        }
+        let Some(name) = answer.optional("name") else {
+            return Ok(());
+        };
+        let comment = answer.optional("comment");
+        let made_for = comment.and_then(name::key_of_comment);
+        let made = made_for.is_some();
+        let key = made_for.or_else(|| name::key_of_column(name).map(str::to_owned));
+        let encoder = encoder(&answer, made)?;
+        let column = Column {
+            name: name.to_owned(),
+            role: role(name),
+            encoder,
+            type_name: answer.text("type_name")?.to_owned(),
+            widenable: made && encoder == Encoder::Int8 && !choices.settled.contains(name),
+            writable: answer.flag("writable")? && encoder != Encoder::Unsupported,
+            has_default: answer.flag("has_default")?,
+            key,
+        };
+        check_reserved(&column, table, choices.metadata)?;
+        if let Some(key) = &column.key
+            && (made || !self.by_key.contains_key(key))
+        {
+            self.by_key.insert(key.clone(), self.columns.len());
+        }
+        self.highest_number = self.highest_number.max(answer.number("number")?);
+        self.columns.push(column);
+        Ok(())
+    }
+
+    /// Whether the table exists.
+    pub(super) fn exists(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
+    /// The column that takes a key's values.
+    pub(super) fn column_of_key(&self, key: &str) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Whether there is a column of this name.
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+
+    /// Whether the COPY has a column for this.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.copy.iter().any(|&index| self.columns[index].role == role)
+    }
+
+    /// How many columns new keys may still get.
+    pub(super) fn room(&self) -> usize {
+        let by_number = MAX_COLUMN_NUMBER - OWN_COLUMNS;
+        MAX_COLUMNS
+            .saturating_sub(self.columns.len())
+            .min(by_number.saturating_sub(self.highest_number))
+    }
+
+    /// The names of the COPY's columns.
+    pub(super) fn copy_names(&self) -> impl Iterator<Item = &str> + '_ {
+        self.copy.iter().map(|&index| self.columns[index].name.as_str())
+    }
+}
+
+fn role(name: &str) -> Role {
+    match name {
+        name::STAGE => Role::Stage,
+        name::OFFSET => Role::Offset,
+        name::RECEIVED_AT => Role::ReceivedAt,
+        name::MESSAGE => Role::Message,
+        name::EXTRA => Role::Extra,
+        _ => Role::Key,
+    }
+}
+
+/// Our own columns, with their types, in the order in which a new table gets them.
+pub(super) const OWN: [(&str, NewType, Role, &str); 5] = [
+    (name::STAGE, NewType::Text, Role::Stage, "the name of the stage"),
+    (
+        name::OFFSET,
+        NewType::BigInt,
+        Role::Offset,
+        "the message's offset",
+    ),
+    (
+        name::RECEIVED_AT,
+        NewType::Timestamptz,
+        Role::ReceivedAt,
+        "the time of receipt",
+    ),
+    (
+        name::MESSAGE,
+        NewType::Jsonb,
+        Role::Message,
+        "messages without records",
+    ),
+    (
+        name::EXTRA,
+        NewType::Jsonb,
+        Role::Extra,
+        "values that fit no column",
+    ),
+];
+
+/// Refuses a column of one of our names that can't hold what we put there.
+fn check_reserved(column: &Column, table: &TableName, metadata: bool) -> Result<(), TableError> {
+    let Some((name, wanted, role, purpose)) = OWN.into_iter().find(|(name, ..)| *name == column.name) else {
+        return Ok(());
+    };
+    let is_json = matches!(role, Role::Message | Role::Extra);
+    let is_fit = column.type_name == wanted.sql() || is_json && column.encoder == Encoder::Json;
+    if column.writable && is_fit || !is_json && !metadata {
+        return Ok(());
+    }
+    Err(TableError::ReservedColumn {
+        table: table.to_string(),
+        column: name,
+        found: column.type_name.clone(),
+        wanted: wanted.sql(),
+        purpose,
+    })
+}

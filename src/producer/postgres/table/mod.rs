@@ -1,0 +1,256 @@
+//! One target table: from a message's bytes to binary COPY tuples, and the table's own making.
+//!
+//! The way of a message: [`record`] walks its JSON once, [`write`](mod@write) finds each key's column ([`keys`], [`layout`]) and
+//! lets the column's type choose how the raw text is written ([`encode`]) into [`rows`]. What the table lacks is
+//! gathered by [`infer`], becomes SQL in [`change`] and is done by [`alter`].
+//!
+//! The mapping: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
+//! message in `_message`; what is not JSON is a dead letter. A key's column is found by the rule of [`name`]. Null and
+//! a missing key are NULL, in `jsonb` columns too. `\u0000` becomes U+FFFD.
+//!
+//! Invariants: the catalog decides how a column is encoded, for binary COPY checks no types; no value is changed to
+//! make it fit (it stands in `_extra` as it came); rows of two layouts never stand in one [`CopyRows`]. Transactions,
+//! the lock, the fingerprint's check and the COPY itself are left to the session.
+
+mod alter;
+mod catalog;
+mod change;
+mod encode;
+mod error;
+mod infer;
+mod keys;
+mod layout;
+mod name;
+mod record;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod write;
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+
+pub use change::SchemaChange;
+pub use error::TableError;
+pub use rows::{CopyRows, Row};
+
+use crate::record::{Message, Offset};
+use infer::Wanted;
+use keys::Keys;
+use layout::{Choices, Layout, Role};
+use name::TableName;
+use record::Scanned;
+use write::{Origin, Scratch, Writer};
+
+/// After [`Encoded::NeedsSchema`], offer this many messages before asking for the change: it then covers them all.
+pub const SAMPLE_MESSAGES: usize = 1_000;
+
+/// What is to be known about a target table.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// The schema, made if it is missing.
+    pub schema: String,
+    /// The table, made if it is missing.
+    pub table: String,
+    /// Whether rows get `_stage`, `_offset` and `_received_at`.
+    pub metadata: bool,
+    /// The stage that the messages come from.
+    pub stage: String,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// It is these many rows now.
+    Rows(u32),
+    /// It can never become a row.
+    DeadLetter {
+        /// Why; never holds the payload.
+        reason: String,
+        /// The record of the message that is at fault, if it is one.
+        record_index: Option<u32>,
+    },
+    /// Nothing was added to the rows. The table must be changed first ([`Table::wanted_change`], [`Table::apply`]), or,
+    /// when no change is wanted, the rows given belong to an earlier layout. From now on every message that could be
+    /// a row gets this answer and is only looked at, until `apply` or `load` has succeeded.
+    NeedsSchema,
+}
+
+/// State of one stage's target table.
+#[derive(Debug)]
+pub struct Table {
+    name: TableName,
+    /// The name as it is logged.
+    shown: String,
+    stage: String,
+    choices: Choices,
+    layout: Layout,
+    /// Counts the layouts, so that rows of two never mix.
+    version: u64,
+    keys: Keys,
+    wanted: Wanted,
+    scanned: Scanned,
+    scratch: Scratch,
+    warned: BTreeSet<String>,
+}
+
+impl Table {
+    /// A table of which nothing is known yet: [`Table::load`] it first. A name that is too long for PostgreSQL is cut
+    /// by the rule for columns.
+    #[must_use]
+    pub fn new(options: TableOptions) -> Self {
+        let name = TableName {
+            schema: options.schema,
+            table: name::fitting(&options.table),
+        };
+        Self {
+            shown: name.to_string(),
+            name,
+            stage: options.stage,
+            choices: Choices {
+                metadata: options.metadata,
+                ..Choices::default()
+            },
+            layout: Layout::default(),
+            version: 0,
+            keys: Keys::default(),
+            wanted: Wanted::default(),
+            scanned: Scanned::default(),
+            scratch: Scratch::default(),
+            warned: BTreeSet::new(),
+        }
+    }
+
+    /// Reads the layout and its fingerprint from the catalog. A table that is absent is fine: it is made from the
+    /// first messages. Rows that were encoded for another layout can't be added to any more ([`Encoded::NeedsSchema`])
+    /// and must not be sent.
+    ///
+    /// # Errors
+    /// When there is something else of that name, a table whose rows do not last, or one of our own columns has
+    /// another type; when the database refuses.
+    pub async fn load(&mut self, client: &Client) -> Result<(), TableError> {
+        let layout = Layout::read(client, &self.name, &self.choices).await?;
+        if self.layout.exists() && !layout.exists() {
+            tracing::warn!(
+                table = self.shown,
+                stage = self.stage,
+                "the table was dropped: it is made again, and its comment says from which offset on it holds rows"
+            );
+        }
+        let same =
+            self.layout.fingerprint == layout.fingerprint && self.layout.copy_names().eq(layout.copy_names());
+        if !same {
+            self.version += 1;
+        }
+        self.layout = layout;
+        self.wanted = Wanted::default();
+        self.keys.clear();
+        Ok(())
+    }
+
+    /// Encodes a whole message into `rows`, or says why not. Allocates nothing once the keys are known and the
+    /// buffers have grown.
+    pub fn encode(&mut self, offset: Offset, message: Message<'_>, rows: &mut CopyRows) -> Encoded {
+        let text = match self.scanned.read(message.payload) {
+            Ok(text) => text,
+            Err(rejection) => {
+                return Encoded::DeadLetter {
+                    reason: rejection.to_string(),
+                    record_index: None,
+                };
+            }
+        };
+        if !self.layout.exists() {
+            self.wanted.create.get_or_insert(offset);
+        } else if self.layout.copy.is_empty() {
+            self.wanted.extra = true;
+        }
+        self.wanted.metadata |= self.choices.metadata && !self.has_metadata();
+        let before = rows.len();
+        let accepted = rows.accepts(self.version);
+        let mut writer = Writer {
+            layout: &self.layout,
+            keys: &mut self.keys,
+            wanted: &mut self.wanted,
+            scratch: &mut self.scratch,
+            warned: &mut self.warned,
+        };
+        let origin = Origin {
+            table: &self.shown,
+            stage: &self.stage,
+            offset,
+            received_at: message.received_at,
+            text,
+        };
+        writer.message(origin, &self.scanned, rows);
+        if !accepted || !self.wanted.is_empty() {
+            rows.truncate(before);
+            return Encoded::NeedsSchema;
+        }
+        Encoded::Rows(u32::try_from(rows.len() - before).unwrap_or(u32::MAX))
+    }
+
+    fn has_metadata(&self) -> bool {
+        [Role::Stage, Role::Offset, Role::ReceivedAt]
+            .into_iter()
+            .all(|role| self.layout.has(role))
+    }
+
+    /// What [`Table::encode`] has found to be missing since the layout was loaded: the table itself, new columns,
+    /// wider ones. `None` after [`Encoded::NeedsSchema`] means that the rows given to it were of an earlier layout.
+    #[must_use]
+    pub fn wanted_change(&self) -> Option<SchemaChange> {
+        SchemaChange::new(&self.name, &self.stage, &self.wanted, &self.layout)
+    }
+
+    /// Makes the change in a short transaction of its own and loads the layout again. What another engine has done
+    /// meanwhile is not done twice; what can't be widened any more stays as it is. Messages that got
+    /// [`Encoded::NeedsSchema`], and all rows not sent yet, are to be encoded again.
+    ///
+    /// # Errors
+    /// [`TableError::Locked`] when others hold locks on the table for too long; otherwise as [`Table::load`].
+    pub async fn apply(&mut self, client: &mut Client, change: SchemaChange) -> Result<(), TableError> {
+        self.choices.named.extend(change.list.iter().cloned());
+        alter::alter(client, &self.name, &change, &mut self.choices).await?;
+        self.load(client).await
+    }
+
+    /// Statement that keeps others from changing the table until the end of a data transaction.
+    #[must_use]
+    pub fn lock_sql(&self) -> String {
+        format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.shown)
+    }
+
+    /// Query for [`Table::fingerprint_matches`], to be sent after the lock is taken: always one row with one column of
+    /// text, NULL when there is no table.
+    #[must_use]
+    pub fn fingerprint_sql(&self) -> String {
+        catalog::fingerprint_sql(&self.name)
+    }
+
+    /// Whether the answer to [`Table::fingerprint_sql`] says that the table is as it was loaded. If not, roll back,
+    /// [`Table::load`] and encode again.
+    #[must_use]
+    pub fn fingerprint_matches(&self, fingerprint: Option<&str>) -> bool {
+        self.layout.fingerprint.as_deref() == fingerprint
+    }
+
+    /// The COPY statement for the rows.
+    #[must_use]
+    pub fn copy_sql(&self) -> String {
+        let columns: Vec<_> = self.layout.copy_names().map(name::quoted).collect();
+        format!(
+            "COPY {} ({}) FROM STDIN (FORMAT binary)",
+            self.shown,
+            columns.join(", ")
+        )
+    }
+
+    /// The DDL of a change as SQL, to be shown.
+    #[must_use]
+    pub fn describe(&self, change: &SchemaChange) -> String {
+        change.to_string()
+    }
+}

@@ -1,0 +1,180 @@
+//! From a message's bytes to its records: one pass over the JSON that checks it and notes where keys and values lie.
+//!
+//! No tree is built. Values are kept as raw text, so that numbers stay exact to the digit, and the column's type
+//! chooses how they are read. What PostgreSQL could never take is found here or in [`walk`](super::walk), before the
+//! server sees it. Which column a key belongs to is left to others.
+
+use std::ops::Range;
+
+use super::walk::{Kind, Rejection, Walk};
+
+/// A value's raw text and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    /// As it stands in the message; strings with their quotes.
+    pub(super) raw: &'a str,
+    pub(super) kind: Kind,
+    /// Whether `\u0000` stands somewhere in it.
+    pub(super) nul: bool,
+    /// Whether a string has escapes.
+    pub(super) escaped: bool,
+}
+
+impl<'a> Value<'a> {
+    /// What stands between a string's quotes, escapes as they are; `None` for other kinds.
+    pub(super) fn quoted(&self) -> Option<&'a str> {
+        (self.kind == Kind::String).then(|| &self.raw[1..self.raw.len() - 1])
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Field {
+    key: Range<u32>,
+    value: Place,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    span: Range<u32>,
+    kind: Kind,
+    nul: bool,
+    escaped: bool,
+}
+
+/// The fields of a message's records. Reused from message to message, so that reading allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    fields: Vec<Field>,
+    /// For each record where its fields end.
+    ends: Vec<u32>,
+    /// The whole message, when it is neither an object nor a non-empty array of objects.
+    whole: Option<Place>,
+}
+
+impl Scanned {
+    /// Reads a message in place of the one before and returns its text, which the other methods ask for.
+    pub(super) fn read<'m>(&mut self, payload: &'m [u8]) -> Result<&'m str, Rejection> {
+        self.fields.clear();
+        self.ends.clear();
+        self.whole = None;
+        if payload.is_empty() {
+            return Err(Rejection::Empty);
+        }
+        if u32::try_from(payload.len()).is_err() {
+            return Err(Rejection::TooLong);
+        }
+        let text = std::str::from_utf8(payload).map_err(|error| Rejection::NotUtf8 {
+            at: error.valid_up_to(),
+        })?;
+        let mut walk = Walk::new(payload);
+        walk.space();
+        let start = walk.at;
+        match walk.peek() {
+            Some(b'{') => {
+                read_fields(&mut walk, 1, &mut self.fields)?;
+                self.end_record();
+            }
+            Some(b'[') => self.read_array(&mut walk)?,
+            _ => {
+                walk.value(0)?;
+            }
+        }
+        if self.ends.is_empty() {
+            self.fields.clear();
+            walk.at = start;
+            self.whole = Some(read_place(&mut walk, 0)?);
+        }
+        walk.space();
+        if walk.at < payload.len() {
+            return Err(walk.wrong("more after the end of the value"));
+        }
+        Ok(text)
+    }
+
+    /// Notes an array's records; leaves none when an element is no object, which makes the message one whole value.
+    fn read_array(&mut self, walk: &mut Walk<'_>) -> Result<(), Rejection> {
+        walk.at += 1;
+        walk.space();
+        while walk.peek() == Some(b'{') {
+            read_fields(walk, 2, &mut self.fields)?;
+            self.end_record();
+            walk.space();
+            match walk.peek() {
+                Some(b',') => walk.at += 1,
+                Some(b']') => {
+                    walk.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(walk.wrong("expected , or ]")),
+            }
+            walk.space();
+        }
+        self.ends.clear();
+        Ok(())
+    }
+
+    fn end_record(&mut self) {
+        // There are fewer fields than bytes, and those were checked to fit.
+        self.ends
+            .push(u32::try_from(self.fields.len()).unwrap_or(u32::MAX));
+    }
+
+    /// How many records there are; 0 when the message is one whole value.
+    pub(super) fn records(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The indexes of a record's fields.
+    pub(super) fn record(&self, index: usize) -> Range<usize> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[index] as usize
+    }
+
+    /// A field's key, escapes as they are.
+    pub(super) fn key<'m>(&self, text: &'m str, field: usize) -> &'m str {
+        let key = &self.fields[field].key;
+        &text[key.start as usize..key.end as usize]
+    }
+
+    /// A field's value.
+    pub(super) fn value<'m>(&self, text: &'m str, field: usize) -> Value<'m> {
+        self.fields[field].value.of(text)
+    }
+
+    /// The message as one value, when it has no records.
+    pub(super) fn whole<'m>(&self, text: &'m str) -> Option<Value<'m>> {
+        self.whole.as_ref().map(|place| place.of(text))
+    }
+}
+
+impl Place {
+    fn of<'m>(&self, text: &'m str) -> Value<'m> {
+        Value {
+            raw: &text[self.span.start as usize..self.span.end as usize],
+            kind: self.kind,
+            nul: self.nul,
+            escaped: self.escaped,
+        }
+    }
+}
+
+/// Reads an object at its brace and adds its fields.
+fn read_fields(walk: &mut Walk<'_>, depth: u32, fields: &mut Vec<Field>) -> Result<(), Rejection> {
+    walk.members(depth, |walk, key| {
+        walk.space();
+        let value = read_place(walk, depth)?;
+        fields.push(Field { key, value });
+        Ok(())
+    })
+}
+
+fn read_place(walk: &mut Walk<'_>, depth: u32) -> Result<Place, Rejection> {
+    let start = walk.position();
+    let kind = walk.flagged_value(depth)?;
+    Ok(Place {
+        span: start..walk.position(),
+        kind,
+        nul: walk.nul,
+        escaped: walk.escaped,
+    })
+}

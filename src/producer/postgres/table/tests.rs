@@ -1,0 +1,394 @@
+//! What needs no database: any bytes give sound tuples or a reason, names never merge, and the DDL reads as meant.
+
+use proptest::prelude::*;
+use serde::de::IgnoredAny;
+
+use super::encode::Encoder;
+use super::name::{column_name, comment, key_of_column, key_of_comment, literal, quoted};
+use super::record::Scanned;
+use super::walk::Rejection;
+use super::*;
+use crate::record::Timestamp;
+
+/// A table with a column `a`, `b` … for each of these and `_extra` and `_message`.
+fn table(encoders: &[Encoder]) -> Table {
+    let mut table = Table::new(TableOptions {
+        schema: "feed".to_owned(),
+        table: "t".to_owned(),
+        metadata: false,
+        stage: "websocket_1".to_owned(),
+    });
+    let names: Vec<_> = ('a'..).take(encoders.len()).map(String::from).collect();
+    let mut columns: Vec<_> = names
+        .iter()
+        .map(String::as_str)
+        .zip(encoders.iter().copied())
+        .collect();
+    columns.push((name::MESSAGE, Encoder::Jsonb));
+    columns.push((name::EXTRA, Encoder::Jsonb));
+    table.layout = Layout::of(&columns);
+    table
+}
+
+const ALL: [Encoder; 18] = [
+    Encoder::Bool,
+    Encoder::Int2,
+    Encoder::Int4,
+    Encoder::Int8,
+    Encoder::Float4,
+    Encoder::Float8,
+    Encoder::Numeric { limit: None },
+    Encoder::Numeric { limit: Some((5, 2)) },
+    Encoder::Text {
+        most: Some(3),
+        any: true,
+    },
+    Encoder::Label,
+    Encoder::Json,
+    Encoder::Jsonb,
+    Encoder::Timestamptz,
+    Encoder::Timestamp,
+    Encoder::Date,
+    Encoder::Uuid,
+    Encoder::Inet,
+    Encoder::Bytea,
+];
+
+fn encode(table: &mut Table, payload: &[u8], rows: &mut CopyRows) -> Encoded {
+    let message = Message {
+        payload,
+        received_at: Timestamp::from_micros(0),
+    };
+    table.encode(Offset::new(7), message, rows)
+}
+
+fn reason(payload: &[u8]) -> String {
+    match encode(&mut table(&[]), payload, &mut CopyRows::new()) {
+        Encoded::DeadLetter { reason, .. } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The fields of a tuple; `None` is NULL.
+fn fields(mut tuple: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let mut take = |length: usize| {
+        let (taken, rest) = tuple.split_at(length);
+        tuple = rest;
+        taken.to_vec()
+    };
+    let count = u16::from_be_bytes(take(2).try_into().unwrap());
+    let fields = (0..count).map(|_| {
+        let length = i32::from_be_bytes(take(4).try_into().unwrap());
+        usize::try_from(length).ok().map(&mut take)
+    });
+    let fields = fields.collect();
+    assert!(tuple.is_empty(), "{tuple:?} behind the last field");
+    fields
+}
+
+/// Text made of what JSON is made of: often valid, often just not.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let token = prop_oneof![
+        proptest::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "null",
+            "true",
+            "false",
+            " ",
+            "\"a\"",
+            "\"b\"",
+            "\"\\u0000\"",
+            "0",
+            "-1",
+            "1.5",
+            "1e3",
+            "1E-400",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud83d\"",
+            "\"\\x\"",
+            "\"\n\"",
+            "\"a\":",
+            "\"b\":1,",
+            "{\"a\":1}",
+            "[[",
+            "]]",
+            "\"\\\\\\\"\"",
+            "nul",
+            "\u{e9}",
+            "\"\u{e9}\"",
+        ])
+        .prop_map(str::to_owned),
+        "[0-9.eE+-]{1,6}",
+    ];
+    let value = prop_oneof![token.clone(), "-?[01]{1,3}(\\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?"];
+    prop_oneof![
+        proptest::collection::vec(token.clone(), 0..12).prop_map(|tokens| tokens.concat()),
+        value.prop_map(|value| format!("{{\"a\":{value}}}")),
+        json_object(),
+        // A valid object in which one character gives way to something else.
+        (json_object(), any::<proptest::sample::Index>(), token).prop_map(|(object, index, token)| {
+            let mut characters: Vec<_> = object.chars().map(String::from).collect();
+            let index = index.index(characters.len());
+            characters[index] = token;
+            characters.concat()
+        }),
+    ]
+}
+
+/// A valid object with the columns' keys and values of every kind.
+fn json_object() -> impl Strategy<Value = String> {
+    let scalar = prop_oneof![
+        Just("null".to_owned()),
+        any::<bool>().prop_map(|value| value.to_string()),
+        any::<i64>().prop_map(|value| value.to_string()),
+        any::<f64>()
+            .prop_filter("JSON has no such number", |value| value.is_finite())
+            .prop_map(|value| format!("{value:e}")),
+        any::<String>().prop_map(|value| serde_json::Value::from(value).to_string()),
+        "\"[0-9]{4}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9](:[0-9]{2}(\\.[0-9]{0,10})?)?(Z|[+-][0-9:]{2,5})?\"",
+        "\"(\\\\\\\\x)?[0-9a-f:./-]{0,36}\"",
+    ];
+    let value = scalar.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4)
+                .prop_map(|values| format!("[{}]", values.join(","))),
+            inner.prop_map(|value| format!("{{\"x\" : {value}}}")),
+        ]
+    });
+    let field = ("[a-t]", value).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+    proptest::collection::vec(field, 0..20).prop_map(|fields| format!("{{{}}}", fields.join(",")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_encoded_or_refused_and_tuples_are_sound(
+        payload in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            nearly_json().prop_map(String::into_bytes),
+        ]
+    ) {
+        let mut table = table(&ALL);
+        let mut rows = CopyRows::new();
+        match encode(&mut table, &payload, &mut rows) {
+            Encoded::Rows(count) => prop_assert_eq!(count as usize, rows.len()),
+            Encoded::DeadLetter { .. } => prop_assert!(rows.is_empty()),
+            Encoded::NeedsSchema => {
+                prop_assert!(rows.bytes().is_empty());
+                prop_assert!(table.wanted_change().is_some());
+            }
+        }
+        for row in rows.iter() {
+            prop_assert_eq!(fields(row.bytes).len(), ALL.len() + 2);
+        }
+    }
+
+    #[test]
+    fn what_is_json_is_decided_as_others_decide_it(text in nearly_json()) {
+        let others: Result<IgnoredAny, _> = serde_json::from_str(&text);
+        let ours = Scanned::default().read(text.as_bytes()).map(drop);
+        match ours {
+            Ok(()) => prop_assert!(others.is_ok(), "{}", text),
+            Err(Rejection::Empty | Rejection::NotJson { .. }) => prop_assert!(others.is_err(), "{}", text),
+            Err(Rejection::LoneSurrogate { .. } | Rejection::HugeNumber { .. } | Rejection::TooDeep { .. }) => {}
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+
+    #[test]
+    fn every_string_arrives_as_it_was_but_for_nul(text: String, ascii in "[ -~\u{0}-\u{1f}]{0,20}") {
+        for text in [text, ascii] {
+            let mut table = table(&[Encoder::Text { most: None, any: false }]);
+            let mut rows = CopyRows::new();
+            let message = serde_json::json!({ "a": text }).to_string();
+            prop_assert_eq!(encode(&mut table, message.as_bytes(), &mut rows), Encoded::Rows(1));
+            let tuple = fields(rows.get(0).unwrap().bytes);
+            let expected = text.replace('\0', "\u{FFFD}").into_bytes();
+            prop_assert_eq!(&tuple[0], &Some(expected));
+        }
+    }
+
+    #[test]
+    fn two_short_keys_never_get_one_name(
+        one in "_{0,3}(extra|xmin|ctid|message|x)?_{0,3}",
+        other in "_{0,3}(extra|xmin|ctid|message|x)?_{0,3}",
+    ) {
+        prop_assert_eq!(one == other, column_name(&one, 0) == column_name(&other, 0));
+        let name = column_name(&one, 0);
+        prop_assert_eq!(key_of_column(&name), Some(one.as_str()));
+    }
+
+    #[test]
+    fn names_fit_and_comments_remember_their_keys(key: String, attempt in 0_u32..3) {
+        let name = column_name(&key.repeat(4), attempt);
+        prop_assert!(!name.is_empty() && name.len() <= 63);
+        prop_assert_eq!(key_of_comment(&comment(&key)), Some(key));
+    }
+}
+
+#[test]
+fn what_can_never_become_a_row_has_its_reason() {
+    for (payload, expected) in [
+        (&b""[..], "the message is empty"),
+        (b"  ", "not JSON: the end where a value was expected at byte 2"),
+        (b"hello", "not JSON: expected a value at byte 0"),
+        (b"{\"a\":\xff}", "not UTF-8 at byte 5"),
+        (
+            b"{\"a\":1} x",
+            "not JSON: more after the end of the value at byte 8",
+        ),
+        (b"{\"a\":01}", "not JSON: expected , or } at byte 6"),
+        (b"[{\"a\":1},]", "not JSON: expected a value at byte 9"),
+        (b"[{},{\"a\":1}", "not JSON: expected , or ] at byte 11"),
+        (b"{'a':1}", "not JSON: expected a key in quotes at byte 1"),
+        (b"[1,\"\\q\"]", "not JSON: an unknown escape at byte 4"),
+        (b"{\"a\":NaN}", "not JSON: expected a value at byte 5"),
+        (
+            b"[\"\\ud800\"]",
+            "a lone surrogate escape at byte 2: PostgreSQL can't keep it as text",
+        ),
+        (
+            b"{\"\\udc00\":1}",
+            "a lone surrogate escape at byte 2: PostgreSQL can't keep it as text",
+        ),
+        (
+            b"{\"a\":{\"b\":1e131072}}",
+            "a number at byte 10 that PostgreSQL can't keep: over 131,072 digits before the point or 16,383 after it",
+        ),
+    ] {
+        assert_eq!(reason(payload), expected, "{}", payload.escape_ascii());
+    }
+}
+
+#[test]
+fn a_hundred_and_twenty_eight_levels_pass_and_one_more_does_not() {
+    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+    let mut rows = CopyRows::new();
+    let mut table = table(&[Encoder::Jsonb]);
+    assert_eq!(
+        encode(&mut table, nested(128).as_bytes(), &mut rows),
+        Encoded::Rows(1)
+    );
+    assert_eq!(
+        reason(nested(129).as_bytes()),
+        "objects and arrays nested deeper than 128 at byte 132"
+    );
+    assert!(reason("[".repeat(100_000).as_bytes()).contains("deeper"));
+}
+
+#[test]
+fn numbers_at_the_ends_of_what_numeric_holds() {
+    let long = "9".repeat(131_072);
+    let fine = format!("0.{}", "1".repeat(16_383));
+    for (number, fits) in [
+        ("1e131071", true),
+        ("1e131072", false),
+        ("0.001e131074", true),
+        ("1e-16383", true),
+        ("1e-16384", false),
+        ("0e-16384", false),
+        ("1e99999999999999999999", false),
+        (&long, true),
+        (&format!("{long}9"), false),
+        (&fine, true),
+        (&format!("{fine}1"), false),
+    ] {
+        let read = Scanned::default().read(number.as_bytes()).map(drop);
+        assert_eq!(read.is_ok(), fits, "{} …", &number[..number.len().min(30)]);
+    }
+}
+
+#[test]
+fn rows_are_found_and_cut_at_their_bounds() {
+    let mut table = table(&[Encoder::Int2]);
+    let mut rows = CopyRows::new();
+    assert_eq!(
+        encode(&mut table, br#"[{"a":1},{"a":"x"},{"a":3}]"#, &mut rows),
+        Encoded::Rows(3)
+    );
+    assert_eq!(rows.extra_values(), 1);
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (row.offset.get(), row.record_index, row.start))
+        .collect();
+    assert_eq!(seen, [(7, 0, 0), (7, 1, 16), (7, 2, 40)]);
+    assert_eq!(rows.get(1).map(|row| row.bytes), Some(&rows.bytes()[16..40]));
+    assert_eq!(
+        fields(&rows.bytes()[16..40]),
+        [None, None, Some(b"\x01{\"a\":\"x\"}".to_vec())]
+    );
+    rows.truncate(1);
+    assert_eq!((rows.len(), rows.bytes().len(), rows.extra_values()), (1, 16, 0));
+    assert_eq!(rows.get(1), None);
+}
+
+#[test]
+fn a_message_that_the_table_is_not_ready_for_leaves_no_row() {
+    let mut table = table(&[Encoder::Int2]);
+    let mut rows = CopyRows::new();
+    assert_eq!(encode(&mut table, br#"{"a":1}"#, &mut rows), Encoded::Rows(1));
+    assert_eq!(
+        encode(&mut table, br#"[{"a":1},{"new":"x"}]"#, &mut rows),
+        Encoded::NeedsSchema
+    );
+    assert_eq!(encode(&mut table, br#"{"a":1}"#, &mut rows), Encoded::NeedsSchema);
+    assert_eq!(rows.len(), 1);
+    assert!(matches!(
+        encode(&mut table, b"{", &mut rows),
+        Encoded::DeadLetter { .. }
+    ));
+    let change = table.wanted_change().unwrap();
+    assert_eq!(
+        table.describe(&change),
+        r#"ALTER TABLE "feed"."t"
+    ADD COLUMN IF NOT EXISTS "new" text;
+COMMENT ON COLUMN "feed"."t"."new" IS 'socket-el key: "new"';
+"#
+    );
+}
+
+#[test]
+fn the_ddl_of_a_new_table_is_shown_whole() {
+    let mut table = table(&[]);
+    table.layout = Layout::default();
+    table.choices.metadata = true;
+    let message = br#"{"s":"x","p":1.5,"it's":true,"n":null}"#;
+    assert_eq!(
+        encode(&mut table, message, &mut CopyRows::new()),
+        Encoded::NeedsSchema
+    );
+    let change = table.wanted_change().unwrap();
+    assert_eq!(
+        change.to_string(),
+        r#"CREATE TABLE IF NOT EXISTS "feed"."t" (
+    _stage text,
+    _offset bigint,
+    _received_at timestamp with time zone,
+    "s" text,
+    "p" double precision,
+    "it's" boolean
+);
+COMMENT ON TABLE "feed"."t" IS 'socket-el: made for stage websocket_1, holds its rows from offset 7 on';
+COMMENT ON COLUMN "feed"."t"."s" IS 'socket-el key: "s"';
+COMMENT ON COLUMN "feed"."t"."p" IS 'socket-el key: "p"';
+COMMENT ON COLUMN "feed"."t"."it's" IS 'socket-el key: "it''s"';
+"#
+    );
+}
+
+#[test]
+fn names_and_constants_in_sql_can_not_end_early() {
+    assert_eq!(quoted("a\"; DROP TABLE x; --"), "\"a\"\"; DROP TABLE x; --\"");
+    assert_eq!(literal("it's"), "'it''s'");
+    assert_eq!(literal("\\'"), "E'\\\\'''");
+}

@@ -1,0 +1,311 @@
+//! Stepping through JSON text, and checking it on the way: its grammar, its depth, and what PostgreSQL could never take.
+//!
+//! It keeps nothing but its position and two flags; what is found where is left to [`record`](super::record).
+
+use std::ops::Range;
+
+use super::encode::Decimal;
+
+/// Objects and arrays inside each other, the message itself included. PostgreSQL and most readers have a like limit.
+const MAX_DEPTH: u32 = 128;
+/// A number without exponent that is no longer than this is within `numeric` for certain.
+const PLAIN_NUMBER_BYTES: usize = 16_000;
+
+/// Why a message can never become a row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Rejection {
+    #[error("the message is empty")]
+    Empty,
+    #[error("the message is longer than 4 GiB")]
+    TooLong,
+    #[error("not UTF-8 at byte {at}")]
+    NotUtf8 { at: usize },
+    #[error("not JSON: {what} at byte {at}")]
+    NotJson { what: &'static str, at: usize },
+    #[error("a lone surrogate escape at byte {at}: PostgreSQL can't keep it as text")]
+    LoneSurrogate { at: usize },
+    #[error("objects and arrays nested deeper than {MAX_DEPTH} at byte {at}")]
+    TooDeep { at: usize },
+    #[error(
+        "a number at byte {at} that PostgreSQL can't keep: over 131,072 digits before the point or 16,383 after it"
+    )]
+    HugeNumber { at: usize },
+}
+
+/// What a JSON value is, as far as columns care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Null,
+    Bool,
+    /// A number without point and exponent, of any size.
+    Integer,
+    /// A number with a point or an exponent.
+    Fraction,
+    String,
+    /// An object or an array.
+    Nested,
+}
+
+/// A position in the text, and what was seen since the flags were last reset.
+pub(super) struct Walk<'m> {
+    bytes: &'m [u8],
+    pub(super) at: usize,
+    pub(super) nul: bool,
+    pub(super) escaped: bool,
+}
+
+/// Bytes that stand in a string for themselves.
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        plain[byte] = false;
+        byte += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
+impl<'m> Walk<'m> {
+    pub(super) fn new(bytes: &'m [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            nul: false,
+            escaped: false,
+        }
+    }
+
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    pub(super) fn wrong(&self, what: &'static str) -> Rejection {
+        Rejection::NotJson { what, at: self.at }
+    }
+
+    pub(super) fn space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// A position as it is stored; the length was checked to fit.
+    pub(super) fn position(&self) -> u32 {
+        u32::try_from(self.at).unwrap_or(u32::MAX)
+    }
+
+    /// Reads an object at its brace; `member` is called after each colon with what stands between the key's quotes.
+    pub(super) fn members(
+        &mut self,
+        depth: u32,
+        mut member: impl FnMut(&mut Self, Range<u32>) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        self.deeper(depth)?;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return Err(self.wrong("expected a key in quotes"));
+            }
+            let start = self.position() + 1;
+            self.string()?;
+            let key = start..self.position() - 1;
+            self.space();
+            if self.peek() != Some(b':') {
+                return Err(self.wrong("expected :"));
+            }
+            self.at += 1;
+            member(self, key)?;
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.wrong("expected , or }")),
+            }
+        }
+    }
+
+    /// Steps over an opening bracket and the space after it.
+    fn deeper(&mut self, depth: u32) -> Result<(), Rejection> {
+        if depth > MAX_DEPTH {
+            return Err(Rejection::TooDeep { at: self.at });
+        }
+        self.at += 1;
+        self.space();
+        Ok(())
+    }
+
+    /// Reads a value that lies inside `depth` objects and arrays, and notes in the flags what stands in it.
+    pub(super) fn flagged_value(&mut self, depth: u32) -> Result<Kind, Rejection> {
+        (self.nul, self.escaped) = (false, false);
+        self.value(depth)
+    }
+
+    /// Reads a value that lies inside `depth` objects and arrays. The recursion ends at [`MAX_DEPTH`].
+    pub(super) fn value(&mut self, depth: u32) -> Result<Kind, Rejection> {
+        match self.peek() {
+            Some(b'"') => self.string().map(|()| Kind::String),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'{') => {
+                self.members(depth + 1, |walk, _| {
+                    walk.space();
+                    walk.value(depth + 1).map(drop)
+                })?;
+                Ok(Kind::Nested)
+            }
+            Some(b'[') => {
+                self.elements(depth + 1)?;
+                Ok(Kind::Nested)
+            }
+            Some(b't') => self.word(b"true", Kind::Bool),
+            Some(b'f') => self.word(b"false", Kind::Bool),
+            Some(b'n') => self.word(b"null", Kind::Null),
+            Some(_) => Err(self.wrong("expected a value")),
+            None => Err(self.wrong("the end where a value was expected")),
+        }
+    }
+
+    fn elements(&mut self, depth: u32) -> Result<(), Rejection> {
+        self.deeper(depth)?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.space();
+            self.value(depth)?;
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.wrong("expected , or ]")),
+            }
+        }
+    }
+
+    fn word(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Rejection> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(self.wrong("expected a value"));
+        }
+        self.at += word.len();
+        Ok(kind)
+    }
+
+    fn string(&mut self) -> Result<(), Rejection> {
+        self.at += 1;
+        loop {
+            let rest = &self.bytes[self.at..];
+            let Some(plain) = rest.iter().position(|&byte| !PLAIN[usize::from(byte)]) else {
+                self.at = self.bytes.len();
+                return Err(self.wrong("a string without end"));
+            };
+            self.at += plain;
+            match rest[plain] {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                b'\\' => self.escape()?,
+                _ => return Err(self.wrong("a control character in a string")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Rejection> {
+        self.escaped = true;
+        match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let begin = self.at;
+                match self.unit()? {
+                    0 => self.nul = true,
+                    0xD800..=0xDBFF => {
+                        let low = self.bytes[self.at..].starts_with(b"\\u") && {
+                            matches!(self.unit()?, 0xDC00..=0xDFFF)
+                        };
+                        if !low {
+                            return Err(Rejection::LoneSurrogate { at: begin });
+                        }
+                    }
+                    0xDC00..=0xDFFF => return Err(Rejection::LoneSurrogate { at: begin }),
+                    _ => {}
+                }
+            }
+            _ => return Err(self.wrong("an unknown escape")),
+        }
+        Ok(())
+    }
+
+    /// Steps over a `\uXXXX` and returns its number.
+    fn unit(&mut self) -> Result<u32, Rejection> {
+        let digits = self.bytes.get(self.at + 2..self.at + 6);
+        let unit = digits.and_then(|digits| {
+            digits.iter().try_fold(0, |unit, &digit| {
+                Some(unit << 4 | char::from(digit).to_digit(16)?)
+            })
+        });
+        let unit = unit.ok_or_else(|| self.wrong("\\u without four hexadecimal digits"))?;
+        self.at += 6;
+        Ok(unit)
+    }
+
+    fn number(&mut self) -> Result<Kind, Rejection> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        let mut kind = Kind::Integer;
+        let mut exponent = false;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+            kind = Kind::Fraction;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+            kind = Kind::Fraction;
+            exponent = true;
+        }
+        if exponent || self.at - start > PLAIN_NUMBER_BYTES {
+            let text = std::str::from_utf8(&self.bytes[start..self.at]).ok();
+            if !text
+                .and_then(Decimal::parse)
+                .is_some_and(|decimal| decimal.is_storable())
+            {
+                return Err(Rejection::HugeNumber { at: start });
+            }
+        }
+        Ok(kind)
+    }
+
+    fn digits(&mut self) -> Result<(), Rejection> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start {
+            return Err(self.wrong("expected a digit"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! The target table against a real PostgreSQL: what is encoded reads back as it was, and the table follows the messages.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod columns;
+mod others;
+mod rig;
+mod values;

@@ -1,0 +1,152 @@
+//! A database of its own for each test, and messages delivered into a table as a session does.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use socket_el::private_postgres::{Options, PrivatePostgres};
+use socket_el::producer::postgres::table::{CopyRows, Encoded, Table, TableOptions};
+use socket_el::record::{Message, Offset, Timestamp};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// One cluster for all tests of this process. Its watcher removes it when the process ends.
+static CLUSTER: OnceLock<PrivatePostgres> = OnceLock::new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+const RECEIVED_AT: Timestamp = Timestamp::from_micros(1_700_000_000_123_456);
+
+/// A database of its own, and one target table in it.
+pub(crate) struct Rig {
+    pub(crate) database: String,
+    pub(crate) client: Client,
+    pub(crate) table: Table,
+    next: u64,
+}
+
+impl Rig {
+    pub(crate) async fn new(setup: &str) -> Self {
+        Self::with_metadata(setup, false).await
+    }
+
+    pub(crate) async fn with_metadata(setup: &str, metadata: bool) -> Self {
+        let cluster = cluster();
+        let database = format!("table_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        cluster.create_database(&database).await.unwrap();
+        let client = connect(&database).await;
+        client.batch_execute(setup).await.unwrap();
+        let mut table = Table::new(options(metadata));
+        table.load(&client).await.unwrap();
+        Self {
+            database,
+            client,
+            table,
+            next: 0,
+        }
+    }
+
+    /// A table state as after a restart.
+    pub(crate) async fn restart(&mut self) {
+        self.table = Table::new(options(false));
+        self.table.load(&self.client).await.unwrap();
+    }
+
+    /// Delivers messages as a session does, and returns how many of their values went to `_extra`.
+    pub(crate) async fn deliver(&mut self, messages: &[&str]) -> u64 {
+        for _ in 0..5 {
+            let mut rows = CopyRows::new();
+            let mut changes = false;
+            for (index, message) in messages.iter().enumerate() {
+                let offset = Offset::new(self.next + index as u64);
+                match self.table.encode(offset, payload(message.as_bytes()), &mut rows) {
+                    Encoded::Rows(_) => {}
+                    Encoded::NeedsSchema => changes = true,
+                    Encoded::DeadLetter { reason, .. } => panic!("{message}: {reason}"),
+                }
+            }
+            if !changes {
+                self.next += messages.len() as u64;
+                assert_eq!(self.copy(&rows).await.unwrap(), rows.len() as u64);
+                return rows.extra_values();
+            }
+            let change = self.table.wanted_change().unwrap();
+            self.table.apply(&mut self.client, change).await.unwrap();
+        }
+        panic!("the table never became what the messages want");
+    }
+
+    async fn copy(&self, rows: &CopyRows) -> Result<u64, tokio_postgres::Error> {
+        let sink = self.client.copy_in(&self.table.copy_sql()).await?;
+        let mut sink = Box::pin(sink);
+        let mut data = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+        data.extend_from_slice(rows.bytes());
+        data.extend_from_slice(&(-1_i16).to_be_bytes());
+        sink.send(Bytes::from(data)).await?;
+        sink.as_mut().finish().await
+    }
+
+    /// The rows of a query, columns joined by `|`, NULL as `~`.
+    pub(crate) async fn query(&self, sql: &str) -> Vec<String> {
+        query(&self.client, sql).await
+    }
+
+    /// Columns and their types.
+    pub(crate) async fn columns(&self) -> Vec<String> {
+        self.query(
+            "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute \
+             WHERE attrelid = 'feed.t'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        )
+        .await
+    }
+
+    pub(crate) async fn fingerprint_matches(&self) -> bool {
+        let answer = self.query(&self.table.fingerprint_sql()).await;
+        let fingerprint = answer.first().map(String::as_str).filter(|text| *text != "~");
+        self.table.fingerprint_matches(fingerprint)
+    }
+}
+
+pub(crate) fn options(metadata: bool) -> TableOptions {
+    TableOptions {
+        schema: "feed".to_owned(),
+        table: "t".to_owned(),
+        metadata,
+        stage: "websocket_1".to_owned(),
+    }
+}
+
+fn cluster() -> &'static PrivatePostgres {
+    CLUSTER.get_or_init(|| {
+        PrivatePostgres::start(&Options {
+            fsync: false,
+            ..Options::default()
+        })
+        .unwrap()
+    })
+}
+
+pub(crate) async fn connect(database: &str) -> Client {
+    let (client, connection) = cluster().connection(database).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+pub(crate) fn payload(payload: &[u8]) -> Message<'_> {
+    Message {
+        payload,
+        received_at: RECEIVED_AT,
+    }
+}
+
+pub(crate) async fn query(client: &Client, sql: &str) -> Vec<String> {
+    let answer = client.simple_query(sql).await.unwrap();
+    let rows = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            let fields: Vec<_> = (0..row.len())
+                .map(|index| row.get(index).unwrap_or("~"))
+                .collect();
+            Some(fields.join("|"))
+        }
+        _ => None,
+    });
+    rows.collect()
+}
