@@ -22,16 +22,22 @@
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
 //! | [`feed`] | a server that plays messages, for trying and testing without a network |
+//! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
 //! | [`private_postgres`] | a PostgreSQL of one's own, for the demonstration and the tests |
 
 pub mod backoff;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod consumer;
 pub mod exit;
 pub mod feed;
+pub mod pipeline;
 pub mod private_postgres;
 pub mod producer;
 pub mod record;
 pub mod registry;
 pub mod stage;
 pub mod stats;
+pub mod supervisor;
+pub mod telemetry;

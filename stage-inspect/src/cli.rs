@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Batches that `list STAGE` shows unless told otherwise.
+const DEFAULT_LIMIT: usize = 100;
+
+/// Looks into the durable stages of socket-el.
+///
+/// The stages are those of the configuration, or of the directory that --path names. The engine must be stopped: one
+/// process at a time can open a stage path.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stage-inspect",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  stage-inspect list                             all stages of config.yml
+  stage-inspect list websocket_1                 the batches of one
+  stage-inspect --path tmp --json list           the same as JSON, without a configuration
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use, 4 data damaged."
+)]
+pub(crate) struct Cli {
+    /// Where the stages are.
+    #[command(flatten)]
+    pub(crate) at: Location,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the stages are.
+#[derive(Debug, Args)]
+pub(crate) struct Location {
+    /// The configuration that names the stages
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "config.yml")]
+    pub(crate) config: PathBuf,
+    /// The directory of the stages, in place of a configuration
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the stages; or the batches of one: offsets, time, count, bytes, delivered or pending
+    List(ListArgs),
+    /// Let a stage take over the cursor in the database that belongs to another stage path
+    ///
+    /// An engine that still has it stops with exit code 5. Delivery begins at the oldest message that this stage holds,
+    /// or with --keep-cursor where the cursor stands, which is only right for a path that was moved, or when the rows before
+    /// it are known to be there.
+    Adopt(AdoptArgs),
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// The stage whose batches to list
+    pub(crate) stage: Option<String>,
+    /// Begin with the batch that holds this offset, or the first one after it
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "stage")]
+    pub(crate) from: u64,
+    /// Most batches to list
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, requires = "stage")]
+    pub(crate) limit: usize,
+}
+
+/// Arguments of `adopt`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  stage-inspect adopt websocket_1 --producer postgres")]
+pub(crate) struct AdoptArgs {
+    /// The stage
+    pub(crate) stage: String,
+    /// The producer whose cursor it is [default: the one that delivers the stage]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) producer: Option<String>,
+    /// Go on where the cursor stands, and not at the stage's oldest message
+    #[arg(long)]
+    pub(crate) keep_cursor: bool,
+    /// The file with the database profiles [default: $SOCKET_EL_PROFILES, or ~/.socket_el/profile.yml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profiles: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parsed(arguments: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("stage-inspect").chain(arguments.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn list_takes_a_stage_and_options_on_either_side() {
+        let cli = parsed("list websocket_1 --limit 5 --json --path /data").unwrap();
+        assert!(cli.json);
+        assert_eq!(cli.at.path, Some(PathBuf::from("/data")));
+        let Command::List(list) = cli.command else {
+            panic!("not list")
+        };
+        assert_eq!(
+            (list.stage.as_deref(), list.limit, list.from),
+            (Some("websocket_1"), 5, 0)
+        );
+        assert_eq!(parsed("list").unwrap().at.config, PathBuf::from("config.yml"));
+    }
+
+    #[test]
+    fn a_path_and_a_configuration_exclude_each_other() {
+        assert!(parsed("list --path /data -c other.yml").is_err());
+    }
+}
