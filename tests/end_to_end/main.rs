@@ -1,0 +1,14 @@
+//! The guarantees of the README, each shown on the real binaries against a real PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod acknowledged;
+mod bad_input;
+mod bad_setup;
+mod delivery;
+mod kills;
+mod outages;
+mod owners;
+mod recorded_feeds;
