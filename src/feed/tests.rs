@@ -290,7 +290,7 @@ fn the_command_line_becomes_options() {
 
 /// Not a test of the code but of the machine: run by hand with `--ignored --nocapture` and an optimised build.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, not a check: cargo test --release --lib measure_messages -- --ignored --nocapture"]
 async fn measure_messages_per_second() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let count = 5_000_000;

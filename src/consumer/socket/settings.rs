@@ -19,6 +19,7 @@ use super::tls::{TlsFiles, client_config};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::config::units::{ByteSize, Span};
+use crate::stage::envelope::MAX_MESSAGE;
 
 /// Most headers of a handshake.
 const MAX_HEADERS: usize = 64;
@@ -26,8 +27,9 @@ const MAX_HEADERS: usize = 64;
 const MAX_STEPS: usize = 1_000;
 /// Longest message of a step; also what a connection's write buffer must hold.
 pub(super) const MAX_STEP_BYTES: usize = 1 << 20;
-/// What `max_message_size` may be at most: a message is held in memory, in one piece.
-const MAX_MESSAGE_BYTES: u64 = 1 << 30;
+/// What `max_message_size` may be at most: a message is held in memory, in one piece, and must fit a stage's record.
+const MAX_MESSAGE_BYTES: u64 = 63 << 20;
+const _: () = assert!(MAX_MESSAGE_BYTES <= MAX_MESSAGE as u64);
 
 /// How to reach a feed, and how to treat it. Holds secrets, so it has no `Debug`.
 #[derive(Clone)]
@@ -83,7 +85,7 @@ impl Settings {
         let backoff = read_reconnect(section);
         let ByteSize(max_message_size) = section.or("max_message_size", ByteSize(16 << 20));
         if !(1..=MAX_MESSAGE_BYTES).contains(&max_message_size) {
-            section.problem("max_message_size", "must be at least 1 byte and at most 1GiB");
+            section.problem("max_message_size", "must be at least 1 byte and at most 63MiB");
         }
         let tls = read_tls(section, endpoint.as_ref());
         let endpoint = endpoint.filter(|_| section.is_sound())?;

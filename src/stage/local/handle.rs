@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::reader;
 use super::state::{Command, Shared, StageState, lock, read};
 use crate::record::{Batch, Offset};
+use crate::stage::envelope::MAX_MESSAGE;
 use crate::stage::{Accepted, Appended, Bounds, Gap, Outage, ReadLimit, ReadOutcome, Stage, StageError};
 
 /// One stage of a path.
@@ -49,6 +50,12 @@ impl Stage for LocalStage {
     }
 
     async fn append(&self, batch: Batch) -> Result<Accepted, StageError> {
+        if let Some(large) = batch.iter().find(|message| message.payload.len() > MAX_MESSAGE) {
+            return Err(StageError::TooLarge {
+                stage: self.state.name.clone(),
+                bytes: large.payload.len(),
+            });
+        }
         let all = (self.shared.options.tuning.queue_bytes / 1024).max(1);
         let wanted = batch.byte_len().div_ceil(1024).clamp(1, all);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);

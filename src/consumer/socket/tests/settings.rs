@@ -129,7 +129,7 @@ idle_timeoud: 5s
         "ping.every: unknown key",
         "connect_timeout: must be more than 0s",
         "reconnect.max: must not be less than `initial`",
-        "max_message_size: must be at least 1 byte and at most 1GiB",
+        "max_message_size: must be at least 1 byte and at most 63MiB",
         "idle_timeoud: unknown key",
     ] {
         assert!(said.contains(part), "{part} in:\n{said}");

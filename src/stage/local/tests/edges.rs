@@ -2,9 +2,10 @@
 //! behind each other over many starts, and a newest generation that is gone.
 
 use super::support::*;
-use crate::record::Offset;
+use crate::record::{Batch, Offset, Timestamp};
+use crate::stage::envelope::MAX_MESSAGE;
 use crate::stage::local::{LocalOptions, LocalPath, OnFull};
-use crate::stage::{GapCause, ReadLimit};
+use crate::stage::{GapCause, ReadLimit, StageError};
 
 const LIMIT: ReadLimit = ReadLimit {
     messages: 100,
@@ -38,6 +39,19 @@ async fn a_cursor_that_goes_back_pins_again_and_is_kept_over_a_restart() {
     assert_eq!(read_from(&stage, 3).await, (all[3..].to_vec(), vec![]));
     stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
     until("what it pinned is dropped", || local.generations().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_message_that_no_record_can_hold_is_refused_and_disturbs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open(dir.path());
+    let mut batch = Batch::default();
+    assert!(batch.push(&vec![b'x'; MAX_MESSAGE + 1], Timestamp::now()));
+    let refused = stage.append(batch).await.unwrap_err();
+    assert!(matches!(refused, StageError::TooLarge { .. }), "{refused}");
+    let all = fill(&stage, 1).await;
+    assert_eq!(read_from(&stage, 0).await, (all, vec![]));
+    local.close().unwrap();
 }
 
 #[tokio::test]
