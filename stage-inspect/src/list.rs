@@ -4,7 +4,7 @@ use serde::Serialize;
 use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::record::{Offset, Timestamp};
 use socket_el::stage::local::{BatchSummary, GenerationSummary, LocalPath, StageSummary};
-use socket_el::stage::{Gap, Outage};
+use socket_el::stage::{Gap, GapCause, Outage};
 
 use crate::cli::{Cli, ListArgs};
 use crate::place::{Place, close, places};
@@ -164,7 +164,7 @@ fn print_place(listing: &PlaceListing) {
         ("LOST", Align::Right),
     ]);
     for stage in &listing.stages {
-        let lost: u64 = stage.gaps.iter().filter_map(|gap| gap.messages).sum();
+        let lost = lost(&stage.gaps);
         let row = |producer: [String; 3]| {
             let [name, cursor, pending] = producer;
             [
@@ -175,7 +175,7 @@ fn print_place(listing: &PlaceListing) {
                 name,
                 cursor,
                 pending,
-                human_count(lost),
+                lost.clone(),
             ]
         };
         if stage.producers.is_empty() {
@@ -289,6 +289,19 @@ fn print_stage(listing: &StageListing, limit: usize) {
     }
 }
 
+/// How many messages are known to be missing, with a mark when there is a gap of which nobody can know.
+fn lost(gaps: &[Gap]) -> String {
+    let count = human_count(gaps.iter().filter_map(|gap| gap.messages).sum());
+    let unknown = gaps
+        .iter()
+        .any(|gap| gap.cause == GapCause::Lost && gap.messages.is_none());
+    if unknown {
+        format!("{count} + unknown")
+    } else {
+        count
+    }
+}
+
 /// When the first message came, and how much later the last one.
 fn received(first: Timestamp, last: Timestamp) -> String {
     let millis = last.micros().saturating_sub(first.micros()) / 1000;
@@ -300,4 +313,29 @@ fn print_json(listing: &impl Serialize) -> Result<(), RunnerError> {
         serde_json::to_string_pretty(listing).map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
     println!("{text}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_of_unknown_size_is_not_shown_as_none() {
+        let gap = |cause, messages| Gap {
+            from: Offset::new(1),
+            to: Offset::new(9),
+            messages,
+            cause,
+            noticed_at: Timestamp::from_micros(0),
+        };
+        assert_eq!(lost(&[gap(GapCause::Reservation, Some(0))]), "0");
+        assert_eq!(
+            lost(&[gap(GapCause::Lost, Some(8)), gap(GapCause::Expired, None)]),
+            "8"
+        );
+        assert_eq!(
+            lost(&[gap(GapCause::Lost, None), gap(GapCause::DroppedOldest, Some(8))]),
+            "8 + unknown"
+        );
+    }
 }
