@@ -161,3 +161,27 @@ async fn a_stage_that_can_not_be_written_is_named() {
     engine.ends_with(1).await;
     says(&engine, &["tmp"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let database = Database::shared().await;
+    let workspace = Workspace::direct(&database);
+    workspace.write_config(&config(&[("websocket_1", "ws://127.0.0.1:9/")], ""));
+    let mut engine = workspace.run();
+    engine.until_logged("running").await;
+    engine.stops_cleanly().await;
+    let meta = sled::Config::new()
+        .path(workspace.path().join("tmp/meta"))
+        .segment_size(512 << 10)
+        .open()
+        .unwrap();
+    let path = meta.open_tree("path").unwrap();
+    path.insert("schema", "2").unwrap();
+    meta.flush().unwrap();
+    drop((path, meta));
+
+    let mut engine = workspace.run();
+    engine.ends_with(1).await;
+    says(&engine, &["tmp", "format version 2"]);
+    assert!(workspace.path().join("tmp/g-0").is_dir());
+}
