@@ -66,13 +66,20 @@ impl Disk {
         Ballast { path }
     }
 
-    /// Takes all but `left` bytes for somebody else.
+    /// Takes all but `left` bytes for somebody else. The engine writes at the same time: what it took since the free space
+    /// was asked for can be too much, and then it is asked for again.
     fn fill_but(&self, left: u64) -> Ballast {
         let path = self.ballast();
-        let free = disk::free_bytes(self.mount.path()).unwrap();
         let file = File::create_new(&path).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - left).unwrap();
-        Ballast { path }
+        loop {
+            let free = disk::free_bytes(self.mount.path()).unwrap();
+            let taken = free.saturating_sub(left).max(1);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, taken) {
+                Ok(()) => return Ballast { path },
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     fn ballast(&self) -> PathBuf {
@@ -236,7 +243,9 @@ async fn a_full_disk_blocks_and_everything_goes_on_by_itself_once_there_is_room(
     });
     // Others take the last of it while the open generation holds something and grows old.
     until("something is staged", || stage.bounds().head > Offset::new(500)).await;
-    let ballast = disk.fill_but(3 * MIB);
+    // What is left is less than `min_free`, and enough for what the engine is in the midst of: it looks before it begins
+    // something, and can't know what others take afterwards.
+    let ballast = disk.fill_but(9 * MIB);
     until_blocked(&stage).await;
     disk.fill_up();
     // Many rounds of housekeeping, with acks that are to be written down and generations that are old.

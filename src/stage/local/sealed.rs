@@ -139,10 +139,13 @@ impl Shared {
             return Ok(Sealed::Gone);
         }
         self.close_least_used(number)?;
+        let opening = lock(&self.opening);
         if !self.has_room_to_open()? {
             return Ok(Sealed::NoRoom);
         }
-        match self.open_verified(number, &generation)? {
+        let opened = self.open_verified(number, &generation)?;
+        drop(opening);
+        match opened {
             Ok(database) => {
                 let database = Arc::new(database);
                 guard.database = Some(Arc::clone(&database));
@@ -299,11 +302,13 @@ impl Shared {
     fn sum_up(&self, number: u64) -> Result<(), String> {
         let dir = generation::dir_of(&self.path, number);
         let settings = generation::sealed_settings(&self.options.tuning);
+        let opening = lock(&self.opening);
         if !self.has_room_to_open()? {
             // The keeper comes back to it.
             return Ok(());
         }
         let opened = Database::open(&dir, settings, &self.trial, &self.poison);
+        drop(opening);
         match opened.map_err(|error| describe(&error))? {
             Opened::Sound(database) => drop(database),
             Opened::Condemned(reason) => {

@@ -154,6 +154,9 @@ pub(super) struct Shared {
     pub(super) room: Arc<Semaphore>,
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) reserve: Mutex<Option<ReserveFile>>,
+    /// Held from the question whether there is room to open a sealed database until it is open: two at a time would count
+    /// on the same room.
+    pub(super) opening: Mutex<()>,
     /// When the commit that is under way began, for the watchdog.
     pub(super) commit_began: Mutex<Option<Instant>>,
 }
@@ -190,6 +193,7 @@ impl Shared {
             room: Arc::new(Semaphore::new(kib)),
             failure: watch::Sender::new(None),
             reserve: Mutex::new(parts.reserve),
+            opening: Mutex::default(),
             commit_began: Mutex::new(None),
         }
     }
