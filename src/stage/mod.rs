@@ -11,6 +11,7 @@
 
 pub mod envelope;
 pub mod local;
+pub mod path;
 
 use std::fmt;
 use std::sync::Arc;
@@ -168,7 +169,7 @@ impl StagedBatch {
 }
 
 /// Where a stage begins and ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Bounds {
     /// Offset of the oldest message that is still there; equal to `head` when there is none.
     pub oldest: Offset,
@@ -258,6 +259,12 @@ pub enum StageError {
         /// Its length.
         bytes: usize,
     },
+    /// What was to be forgotten is in use.
+    #[error("{what} stands in the configuration and can't be forgotten; take it out first")]
+    StillConfigured {
+        /// The stage, or the producer of a stage.
+        what: String,
+    },
     /// What is stored does not read back.
     #[error("stage {stage}: damaged at offset {offset}: {reason}")]
     Damaged {
@@ -276,6 +283,7 @@ impl StageError {
     pub fn exit_reason(&self) -> ExitReason {
         match self {
             Self::Damaged { .. } => ExitReason::Damaged,
+            Self::StillConfigured { .. } => ExitReason::Configuration,
             Self::Failed { .. } | Self::TooLarge { .. } | Self::Closed => ExitReason::Failed,
         }
     }

@@ -1,13 +1,17 @@
 //! `stage-inspect list`: the stages of a place, or the batches of one stage.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::record::{Offset, Timestamp};
-use socket_el::stage::local::{BatchSummary, GenerationSummary, LocalPath, StageSummary};
+use socket_el::stage::path::{
+    BatchPosition, BatchQuery, BatchSummary, GenerationSummary, ProducerSummary, StagePath, StageSummary,
+};
 use socket_el::stage::{Gap, GapCause, Outage};
 
 use crate::cli::{Cli, ListArgs};
-use crate::place::{Place, close, places};
+use crate::place::{Place, close, places, stage_failed};
 use crate::table::{Align, Table, human_bytes, human_count};
 use crate::time::utc;
 
@@ -72,9 +76,9 @@ struct Batch {
 
 impl From<StageSummary> for Stage {
     fn from(summary: StageSummary) -> Self {
-        let producer = |(name, (cursor, pending))| Producer {
+        let producer = |(name, ProducerSummary { cursor, pending })| Producer {
             name,
-            cursor,
+            cursor: cursor.unwrap_or(Offset::ZERO),
             pending,
         };
         Self {
@@ -119,7 +123,8 @@ async fn list_places(cli: &Cli, places: &[Place]) -> Result<(), RunnerError> {
     let mut listings = Vec::new();
     for place in places {
         let path = place.open().await?;
-        let generations = path.generations();
+        let summary = path.summary().await.map_err(stage_failed)?;
+        let generations = summary.generations;
         let listing = PlaceListing {
             path: place.path.display().to_string(),
             path_id: path.id().to_string(),
@@ -128,7 +133,7 @@ async fn list_places(cli: &Cli, places: &[Place]) -> Result<(), RunnerError> {
                 .map(|generation: &GenerationSummary| generation.bytes)
                 .sum(),
             generations: generations.len(),
-            stages: path.stages().into_iter().map(Stage::from).collect(),
+            stages: summary.stages.into_iter().map(Stage::from).collect(),
         };
         close(path).await?;
         listings.push(listing);
@@ -213,7 +218,14 @@ async fn list_stage(cli: &Cli, args: &ListArgs, stage: &str, places: &[Place]) -
         .find(|place| place.may_hold(stage))
         .ok_or_else(unknown)?;
     let path = place.open().await?;
-    let Some(found) = path.stages().into_iter().find(|found| found.name == stage) else {
+    let Some(found) = path
+        .summary()
+        .await
+        .map_err(stage_failed)?
+        .stages
+        .into_iter()
+        .find(|found| found.name == stage)
+    else {
         close(path).await?;
         return Err(unknown());
     };
@@ -234,25 +246,25 @@ async fn list_stage(cli: &Cli, args: &ListArgs, stage: &str, places: &[Place]) -
     Ok(())
 }
 
-/// Reads up to `limit` batches from the one that holds `from` on, and closes the path. Reading blocks, so it is done where it
-/// may.
+/// Reads up to `limit` batches from the one that holds `from` on, and closes the path.
 async fn read_batches(
-    path: LocalPath,
+    path: Arc<dyn StagePath>,
     stage: String,
     from: Offset,
     limit: usize,
 ) -> Result<Vec<BatchSummary>, RunnerError> {
-    let read = tokio::task::spawn_blocking(move || {
-        let batches = path.batches(&stage).into_iter().flatten();
-        let wanted = batches.filter(|batch| batch.as_ref().map_or(true, |batch| batch.end > from));
-        let batches = wanted.take(limit).collect::<Result<Vec<_>, _>>();
-        (path, batches)
-    });
-    let (path, batches) = read
-        .await
-        .map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
+    let query = BatchQuery {
+        from: BatchPosition {
+            offset: from,
+            part: 0,
+        },
+        since: None,
+        only_outages: false,
+        limit,
+    };
+    let page = path.batches(&stage, query).await;
     close(path).await?;
-    batches.map_err(|error| RunnerError::new(error.exit_reason(), error))
+    page.map(|page| page.batches).map_err(stage_failed)
 }
 
 fn print_stage(listing: &StageListing, limit: usize) {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use socket_el::config::{ConfigError, ConsumerRunner, Variables, load_stages};
 use socket_el::exit::{ExitReason, RunnerError};
+use socket_el::stage::StageError;
 use socket_el::stage::local::LocalPath;
+use socket_el::stage::path::StagePath;
 
 use crate::cli::Location;
 
@@ -33,21 +36,24 @@ impl Place {
     }
 
     /// Opens the stage path, to look at it.
-    pub(crate) async fn open(&self) -> Result<LocalPath, RunnerError> {
+    pub(crate) async fn open(&self) -> Result<Arc<dyn StagePath>, RunnerError> {
         let path = self.path.clone();
-        match tokio::task::spawn_blocking(move || LocalPath::inspect(&path)).await {
-            Ok(opened) => opened.map_err(|error| RunnerError::new(error.exit_reason(), error)),
+        match tokio::task::spawn_blocking(move || LocalPath::inspect(&path, &[])).await {
+            Ok(Ok(opened)) => Ok(Arc::new(opened)),
+            Ok(Err(error)) => Err(RunnerError::new(error.exit_reason(), error)),
             Err(error) => Err(RunnerError::new(ExitReason::Failed, error)),
         }
     }
 }
 
-/// Closes a stage path, which blocks.
-pub(crate) async fn close(path: LocalPath) -> Result<(), RunnerError> {
-    match tokio::task::spawn_blocking(move || path.close()).await {
-        Ok(closed) => closed.map_err(|error| RunnerError::new(error.exit_reason(), error)),
-        Err(error) => Err(RunnerError::new(ExitReason::Failed, error)),
-    }
+/// Ends the use of a stage path.
+pub(crate) async fn close(path: Arc<dyn StagePath>) -> Result<(), RunnerError> {
+    path.close().await.map_err(stage_failed)
+}
+
+/// A stage's error as the command's.
+pub(crate) fn stage_failed(error: StageError) -> RunnerError {
+    RunnerError::new(error.exit_reason(), error)
 }
 
 /// The directories to look into, in order of their paths.

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::generation;
-use super::meta::{Extent, StageEntry};
+use super::meta::StageEntry;
 use super::options::Durability;
 use super::state::{StageState, lock};
 use super::writer::{COMMIT_BYTES, Inserted, Writer};
 use crate::record::Offset;
 use crate::stage::Appended;
+use crate::stage::path::Extent;
 
 /// With `durability: interval`, a commit comes early when this share of the queue waits for it.
 const QUEUE_SHARE: usize = 4;

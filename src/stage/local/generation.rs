@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::database::Database;
-use super::meta::Extent;
 use super::options::{OpenError, Tuning};
 use super::trial::SledSettings;
 use super::walk::{Walk, WalkError};
 use crate::record::Offset;
 use crate::stage::Gap;
 use crate::stage::envelope::{self, Kind};
+use crate::stage::path::Extent;
 
 /// What a generation's directory begins with.
 const PREFIX: &str = "g-";

@@ -1,94 +1,42 @@
-//! What a stage path holds, for people: its stages, generations, gaps, and the batches of a stage.
+//! A stage path on this machine's disk, looked into: its stages, generations, gaps, batches and records.
 //!
 //! [`LocalPath::inspect`] opens a path that no engine runs on; it recovers it, for sled writes when it opens, but drops
-//! nothing.
+//! nothing. An engine answers in the same way, through [`StagePath`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::generation::tree_of;
-use super::meta::{Extent, GenerationState};
-use super::options::{Durability, LocalOptions, OnFull, OpenError, Retention, Tuning};
+use async_trait::async_trait;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::batches;
+use super::gaps;
+use super::options::{Durability, LocalOptions, OnFull, OpenError, Retention, StageRole, Tuning};
 use super::path::{LocalPath, is_there};
+use super::reader;
 use super::state::{Shared, StageState, lock, read};
-use super::walk::{Walk, WalkError};
-use crate::record::{Offset, Timestamp};
-use crate::stage::envelope::{self, Kind};
-use crate::stage::{Bounds, Gap, Outage, StageError};
-
-/// Batches that are looked up at a time.
-const PAGE: usize = 256;
-
-/// A stage at a glance.
-#[derive(Clone, Debug)]
-pub struct StageSummary {
-    /// Its name.
-    pub name: String,
-    /// Where it begins and ends.
-    pub bounds: Bounds,
-    /// Messages in it.
-    pub messages: u64,
-    /// Messages that it refused since it was made, because it was full (`on_full: drop_newest`).
-    pub refused: u64,
-    /// By producer: its cursor, and how many messages it has yet to deliver.
-    pub producers: BTreeMap<String, (Offset, u64)>,
-    /// Offsets that hold no message.
-    pub gaps: Vec<Gap>,
-    /// Numbers of the generations that hold some of it.
-    pub generations: Vec<u64>,
-}
-
-/// A generation at a glance.
-#[derive(Clone, Debug)]
-pub struct GenerationSummary {
-    /// Its number.
-    pub number: u64,
-    /// What becomes of it.
-    pub state: GenerationState,
-    /// When it was made.
-    pub made_at: Timestamp,
-    /// When it was sealed.
-    pub sealed_at: Option<Timestamp>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// What it holds by stage.
-    pub extents: BTreeMap<String, Extent>,
-}
-
-/// A batch, or an outage, as it stands in a stage.
-#[derive(Clone, Debug)]
-pub struct BatchSummary {
-    /// The generation that holds it.
-    pub generation: u64,
-    /// Offset of the first message; for an outage, of the next one.
-    pub first: Offset,
-    /// The offset after the last message.
-    pub end: Offset,
-    /// When the first message came.
-    pub received_first: Timestamp,
-    /// When the last message came.
-    pub received_last: Timestamp,
-    /// Bytes before compression, framing included.
-    pub raw_bytes: u64,
-    /// Bytes of the records without their headers.
-    pub stored_bytes: u64,
-    /// What is said of the outage, if it is one.
-    pub outage: Option<Outage>,
-}
+use crate::record::Offset;
+use crate::stage::path::{
+    BatchPage, BatchQuery, GenerationSummary, PathSummary, ProducerSummary, RecordPage, Route, StagePath,
+    StageSummary,
+};
+use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
 
 impl LocalPath {
-    /// Opens a path that no engine runs on, to look at it. Blocks.
+    /// Opens a path that no engine runs on, to look at it; `roles` are the stages and producers that the configuration
+    /// has for it, if there is one. Blocks.
     ///
     /// # Errors
     /// See [`OpenError`]; [`OpenError::Missing`] when there is none.
-    pub fn inspect(path: &Path) -> Result<Self, OpenError> {
-        Self::inspect_tuned(path, Tuning::default())
+    pub fn inspect(path: &Path, roles: &[StageRole]) -> Result<Self, OpenError> {
+        Self::inspect_tuned(path, roles, Tuning::default())
     }
 
-    pub(super) fn inspect_tuned(path: &Path, tuning: Tuning) -> Result<Self, OpenError> {
+    pub(super) fn inspect_tuned(path: &Path, roles: &[StageRole], tuning: Tuning) -> Result<Self, OpenError> {
         if !is_there(path) {
             return Err(OpenError::Missing {
                 path: path.to_owned(),
@@ -111,69 +59,187 @@ impl LocalPath {
                 ..tuning
             },
         };
-        Self::open_existing(options, &[])
+        Self::open_existing(options, roles)
     }
 
-    /// All stages in order of name.
+    /// Stages and generations at a glance.
     #[must_use]
-    pub fn stages(&self) -> Vec<StageSummary> {
+    pub fn overview(&self) -> PathSummary {
         let shared = self.shared();
-        shared
-            .stages
-            .values()
-            .map(|stage| summary(shared, stage))
-            .collect()
+        PathSummary {
+            id: shared.id,
+            stages: shared
+                .stages
+                .values()
+                .map(|stage| summary(shared, stage))
+                .collect(),
+            generations: shared
+                .catalog()
+                .iter()
+                .map(|(number, generation)| GenerationSummary {
+                    number: *number,
+                    state: generation.entry.state,
+                    made_at: generation.entry.made_at,
+                    sealed_at: generation.entry.sealed_at,
+                    bytes: generation.bytes,
+                    extents: generation.extents.clone(),
+                })
+                .collect(),
+        }
     }
 
-    /// All generations in order.
-    #[must_use]
-    pub fn generations(&self) -> Vec<GenerationSummary> {
-        self.shared()
-            .catalog()
-            .iter()
-            .map(|(number, generation)| GenerationSummary {
-                number: *number,
-                state: generation.entry.state,
-                made_at: generation.entry.made_at,
-                sealed_at: generation.entry.sealed_at,
-                bytes: generation.bytes,
-                extents: generation.extents.clone(),
-            })
-            .collect()
-    }
-
-    /// The batches and outages of a stage in order; `None` when there is no such stage. Looking at them blocks.
-    #[must_use]
-    pub fn batches(&self, stage: &str) -> Option<Batches> {
-        let stage = Arc::clone(self.shared().stages.get(stage)?);
-        Some(Batches {
-            shared: Arc::clone(self.shared()),
-            generations: self.shared().catalog().keys().copied().collect(),
-            from: Offset::ZERO,
-            seen_outages: 0,
-            page: VecDeque::new(),
-            stage,
+    /// Does what blocks with a stage on a thread where it may; `None` when there is no such stage.
+    async fn of_stage<T: Send + 'static>(
+        &self,
+        stage: &str,
+        work: impl FnOnce(&Arc<Shared>, &Arc<StageState>) -> Result<T, StageError> + Send + 'static,
+    ) -> Result<Option<T>, StageError> {
+        let shared = Arc::clone(self.shared());
+        if shared.room.is_closed() {
+            return Err(shared.ended());
+        }
+        let Some(stage) = shared.stages.get(stage).cloned() else {
+            return Ok(None);
+        };
+        let working = Arc::clone(&shared);
+        let done = spawn_blocking(move || work(&working, &stage)).await;
+        done.unwrap_or_else(|error| {
+            // The runtime cancels blocking work only when it ends.
+            if error.is_panic() {
+                shared.suspect_open();
+                shared.fail("reading the stage panicked");
+            }
+            Err(shared.ended())
         })
+        .map(Some)
     }
+}
+
+#[async_trait]
+impl StagePath for LocalPath {
+    fn route(&self) -> Route {
+        Route::Files
+    }
+
+    fn directory(&self) -> &Path {
+        Self::directory(self)
+    }
+
+    fn id(&self) -> Uuid {
+        Self::id(self)
+    }
+
+    fn stage(&self, name: &str) -> Option<SharedStage> {
+        Self::stage(self, name)
+    }
+
+    async fn summary(&self) -> Result<PathSummary, StageError> {
+        if self.shared().room.is_closed() {
+            return Err(self.shared().ended());
+        }
+        Ok(self.overview())
+    }
+
+    async fn batches(&self, stage: &str, query: BatchQuery) -> Result<BatchPage, StageError> {
+        let page = self
+            .of_stage(stage, move |shared, stage| batches::page(shared, stage, query))
+            .await?;
+        Ok(page.unwrap_or_default())
+    }
+
+    async fn records(&self, stage: &str, from: Offset, limit: ReadLimit) -> Result<RecordPage, StageError> {
+        let page = self
+            .of_stage(stage, move |shared, stage| {
+                reader::read_records(shared, stage, from, limit)
+            })
+            .await?;
+        let nothing = RecordPage {
+            next: from,
+            ..RecordPage::default()
+        };
+        Ok(page.unwrap_or(nothing))
+    }
+
+    async fn forget_producer(&self, stage: &str, producer: &str) -> Result<bool, StageError> {
+        let producer = producer.to_owned();
+        let forgotten = self
+            .of_stage(stage, move |shared, stage| {
+                if stage.producers.contains(&producer) {
+                    return Err(StageError::StillConfigured {
+                        what: format!("producer {producer} of stage {}", stage.name),
+                    });
+                }
+                shared.checked(forget_cursor(shared, stage, &producer))
+            })
+            .await?;
+        Ok(forgotten.unwrap_or(false))
+    }
+
+    async fn forget_stage(&self, stage: &str) -> Result<Option<u64>, StageError> {
+        self.of_stage(stage, |shared, stage| {
+            if stage.is_configured {
+                return Err(StageError::StillConfigured {
+                    what: format!("stage {}", stage.name),
+                });
+            }
+            shared.checked(forget_messages(shared, stage))
+        })
+        .await
+    }
+
+    async fn close(&self) -> Result<(), StageError> {
+        let closing = self.closing();
+        let done = spawn_blocking(closing).await;
+        done.unwrap_or_else(|_| Err(self.shared().ended()))
+    }
+}
+
+fn forget_cursor(shared: &Shared, stage: &StageState, producer: &str) -> Result<bool, String> {
+    let mut cursors = lock(&stage.cursors);
+    if cursors.remove(producer).is_none() {
+        return Ok(false);
+    }
+    let meta = shared.meta()?;
+    meta.remove_cursor(&stage.name, producer)?;
+    meta.commit()?;
+    Ok(true)
+}
+
+/// Records everything in the stage as dropped, so that it pins nothing, and forgets its cursors.
+fn forget_messages(shared: &Shared, stage: &StageState) -> Result<u64, String> {
+    let bounds = shared.bounds(stage);
+    let dense = read(&stage.gaps).dense_between(bounds.oldest, bounds.head);
+    let dropped = |(from, to)| gaps::of_messages(from, to, GapCause::DroppedOldest);
+    let messages = dense
+        .iter()
+        .map(|(from, to): &(Offset, Offset)| to.get() - from.get())
+        .sum();
+    lock(&stage.ring).forget_before(bounds.head);
+    shared.record_gaps(stage, dense.into_iter().map(dropped).collect())?;
+    let producers: Vec<_> = lock(&stage.cursors).keys().cloned().collect();
+    for producer in producers {
+        forget_cursor(shared, stage, &producer)?;
+    }
+    Ok(messages)
 }
 
 fn summary(shared: &Shared, stage: &StageState) -> StageSummary {
     let bounds = shared.bounds(stage);
     let gaps = read(&stage.gaps).clone();
     let pending = |from: Offset| gaps.count_between(from.max(bounds.oldest), bounds.head);
-    let mut producers: BTreeMap<_, _> = stage
-        .producers
-        .iter()
-        .map(|name| (name.clone(), Offset::ZERO))
-        .collect();
-    producers.extend(lock(&stage.cursors).clone());
+    let mut producers: BTreeMap<_, _> = stage.producers.iter().map(|name| (name.clone(), None)).collect();
+    let cursors = lock(&stage.cursors).clone();
+    producers.extend(cursors.into_iter().map(|(name, cursor)| (name, Some(cursor))));
     StageSummary {
         name: stage.name.clone(),
         messages: pending(bounds.oldest),
         refused: stage.refused.load(Ordering::Relaxed),
         producers: producers
             .into_iter()
-            .map(|(name, cursor)| (name, (cursor, pending(cursor))))
+            .map(|(name, cursor)| {
+                let pending = pending(cursor.unwrap_or(bounds.oldest));
+                (name, ProducerSummary { cursor, pending })
+            })
             .collect(),
         gaps: gaps.as_slice().to_vec(),
         generations: shared
@@ -183,119 +249,5 @@ fn summary(shared: &Shared, stage: &StageState) -> StageSummary {
             .map(|(number, _)| *number)
             .collect(),
         bounds,
-    }
-}
-
-/// The batches of a stage, looked up page by page. Ends with the first error.
-pub struct Batches {
-    shared: Arc<Shared>,
-    stage: Arc<StageState>,
-    /// Generations that are not finished, the present one first.
-    generations: VecDeque<u64>,
-    /// Where to go on.
-    from: Offset,
-    /// Outages at `from` that were returned already.
-    seen_outages: u32,
-    page: VecDeque<BatchSummary>,
-}
-
-impl Iterator for Batches {
-    type Item = Result<BatchSummary, StageError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.page.is_empty() {
-            let generation = *self.generations.front()?;
-            match self.turn(generation) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.generations.pop_front();
-                }
-                Err(error) => {
-                    self.generations.clear();
-                    return Some(Err(error));
-                }
-            }
-        }
-        self.page.pop_front().map(Ok)
-    }
-}
-
-impl Batches {
-    /// Looks up the next page; `false` when the generation has no more.
-    fn turn(&mut self, number: u64) -> Result<bool, StageError> {
-        let shared = Arc::clone(&self.shared);
-        let open = read(&shared.open).clone().filter(|(open, _)| *open == number);
-        let database = match open {
-            Some((_, database)) => database,
-            None => match shared.checked(shared.sealed_database(number))? {
-                Some(database) => database,
-                None => return Ok(false),
-            },
-        };
-        let name = self.stage.name.clone();
-        let tree = shared.checked(database.tree(&tree_of(&name)))?;
-        let head = self.stage.head();
-        let until = head.advanced_by(1);
-        let failed = |error| match error {
-            WalkError::Store(error) => {
-                shared.fail(&database.describe("read", &error));
-                shared.ended()
-            }
-            WalkError::Newer(error) => StageError::Damaged {
-                stage: name.clone(),
-                offset: self.from,
-                reason: error.to_string(),
-            },
-        };
-        let mut walk = Walk::new(&tree, &name, Some(self.from), until).map_err(failed)?;
-        let mut parts = (0, 0);
-        let (mut next, mut seen) = (self.from, self.seen_outages);
-        while self.page.len() < PAGE {
-            let Some(step) = walk.next().map_err(failed)? else {
-                break;
-            };
-            let header = step.header;
-            let sequence = header.part & !envelope::GAP_PART;
-            let returned = match header.kind {
-                Kind::Data => header.end() <= self.from || header.base >= head,
-                Kind::Gap => {
-                    header.base < self.from || (header.base == self.from && sequence < self.seen_outages)
-                }
-            };
-            if returned {
-                continue;
-            }
-            if header.part == 0 {
-                parts = (0, 0);
-            }
-            parts.0 += u64::from(header.raw_len);
-            parts.1 += u64::from(header.stored_len);
-            if !header.is_last_part() {
-                continue;
-            }
-            let outage = match header.kind {
-                Kind::Data => None,
-                Kind::Gap => envelope::open(&name, &step.key, &step.value)
-                    .and_then(|sealed| envelope::decode_outage(&sealed))
-                    .ok(),
-            };
-            self.page.push_back(BatchSummary {
-                generation: number,
-                first: header.base,
-                end: header.end(),
-                received_first: header.received_first,
-                received_last: header.received_last,
-                raw_bytes: parts.0,
-                stored_bytes: parts.1,
-                outage,
-            });
-            parts = (0, 0);
-            (next, seen) = match header.kind {
-                Kind::Data => (header.end(), 0),
-                Kind::Gap => (header.base, sequence + 1),
-            };
-        }
-        (self.from, self.seen_outages) = (next, seen);
-        Ok(!self.page.is_empty())
     }
 }

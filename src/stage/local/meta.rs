@@ -30,6 +30,7 @@ use super::options::OpenError;
 use super::trial::SledSettings;
 use crate::record::{Offset, Timestamp};
 use crate::stage::Gap;
+use crate::stage::path::{Extent, GenerationState};
 
 /// The directory's name.
 pub(super) const NAME: &str = "meta";
@@ -54,18 +55,6 @@ pub(super) struct StageEntry {
     pub(super) refused: u64,
 }
 
-/// What becomes of a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GenerationState {
-    /// Appended to.
-    Open,
-    /// Full: its extents are final.
-    Sealed,
-    /// About to be removed: that it is missing is no loss.
-    Dropping,
-}
-
 /// What is kept of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GenerationEntry {
@@ -74,17 +63,6 @@ pub(super) struct GenerationEntry {
     pub(super) sealed_at: Option<Timestamp>,
     /// Whether `sums` holds all of its files as they are.
     pub(super) summed: bool,
-}
-
-/// The stretch of one stage that a generation holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
-    /// Offset of its first message.
-    pub first: Offset,
-    /// The offset after its last message.
-    pub end: Offset,
-    /// Messages in it.
-    pub messages: u64,
 }
 
 impl Extent {

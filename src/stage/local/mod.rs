@@ -37,6 +37,7 @@
 pub mod disk;
 pub mod trial;
 
+mod batches;
 mod commit;
 mod database;
 mod gaps;
@@ -63,8 +64,6 @@ mod tests;
 mod walk;
 mod writer;
 
-pub use inspect::{BatchSummary, Batches, GenerationSummary, StageSummary};
-pub use meta::{Extent, GenerationState};
 pub use options::{
     Durability, LocalOptions, MAX_SEALED_OPEN, OnFull, OpenError, RESERVATION, Retention, StageRole, Tuning,
 };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -33,8 +33,13 @@ const OPEN_ROOM_SEGMENTS: u64 = 3;
 pub struct LocalPath {
     shared: Arc<Shared>,
     stages: BTreeMap<String, Arc<LocalStage>>,
-    writer: Option<JoinHandle<()>>,
-    keeper: Option<JoinHandle<()>>,
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// What ends when the path is closed.
+struct Running {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
     _lock: PathLock,
 }
 
@@ -75,12 +80,8 @@ impl LocalPath {
 
         let (mut states, mut lanes) = (BTreeMap::new(), BTreeMap::new());
         for (name, from) in continuations {
-            let producers = roles
-                .iter()
-                .find(|role| role.name == name)
-                .map(|role| role.producers.clone())
-                .unwrap_or_default();
-            let state = Arc::new(StageState::new(&name, producers, from.next));
+            let role = roles.iter().find(|role| role.name == name);
+            let state = Arc::new(StageState::new(&name, role, from.next));
             state.reserved.store(from.entry.reserved.get(), Ordering::SeqCst);
             state.refused.store(from.entry.refused, Ordering::Relaxed);
             *write(&state.gaps) = from.gaps;
@@ -138,9 +139,11 @@ impl LocalPath {
         Ok(Self {
             shared,
             stages,
-            writer: Some(writer),
-            keeper: Some(keeper),
-            _lock: path_lock,
+            running: Arc::new(Mutex::new(Some(Running {
+                writer,
+                keeper,
+                _lock: path_lock,
+            }))),
         })
     }
 
@@ -174,27 +177,6 @@ impl LocalPath {
         self.shared.failure.subscribe()
     }
 
-    /// Forgets a producer's cursor, so that it no longer pins anything. One that the configuration names pins everything then.
-    ///
-    /// # Errors
-    /// When the path has failed. The producer may be forgotten or not.
-    pub fn forget(&self, stage: &str, producer: &str) -> Result<bool, StageError> {
-        let Some(state) = self.shared.stages.get(stage) else {
-            return Ok(false);
-        };
-        let mut cursors = lock(&state.cursors);
-        if cursors.remove(producer).is_none() {
-            return Ok(false);
-        }
-        let forgotten = self.shared.meta().and_then(|meta| {
-            meta.remove_cursor(stage, producer)?;
-            meta.commit()
-        });
-        drop(cursors);
-        self.shared.checked(forgotten)?;
-        Ok(true)
-    }
-
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -203,32 +185,41 @@ impl LocalPath {
     ///
     /// # Errors
     /// When the path has failed, before or now.
-    pub fn close(mut self) -> Result<(), StageError> {
-        self.shut();
-        match self.shared.ended() {
-            StageError::Closed => Ok(()),
-            failed => Err(failed),
-        }
+    pub fn close(&self) -> Result<(), StageError> {
+        self.closing()()
     }
 
-    fn shut(&mut self) {
-        // No thread hears it when both are gone already.
-        drop(self.shared.commands.send(Command::Close));
-        // A panic of a thread has failed the path already.
-        if let Some(writer) = self.writer.take() {
-            drop(writer.join());
+    /// [`close`](Self::close), to be done elsewhere.
+    pub(super) fn closing(&self) -> impl FnOnce() -> Result<(), StageError> + Send + 'static {
+        let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.running));
+        move || {
+            // Who closes it a second time waits for the first.
+            let mut running = lock(&running);
+            if let Some(Running {
+                writer,
+                keeper,
+                _lock,
+            }) = running.take()
+            {
+                // No thread hears it when both are gone already.
+                drop(shared.commands.send(Command::Close));
+                // A panic of a thread has failed the path already.
+                drop(writer.join());
+                drop(keeper.join());
+                shared.end();
+                shared.close_databases();
+            }
+            match shared.ended() {
+                StageError::Closed => Ok(()),
+                failed => Err(failed),
+            }
         }
-        if let Some(keeper) = self.keeper.take() {
-            drop(keeper.join());
-        }
-        self.shared.end();
-        self.shared.close_databases();
     }
 }
 
 impl Drop for LocalPath {
     fn drop(&mut self) {
-        self.shut();
+        drop(self.closing()());
     }
 }
 

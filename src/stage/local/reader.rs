@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::database::Database;
 use super::gaps;
 use super::generation::tree_of;
-use super::meta::GenerationState;
 use super::ring::Room;
 use super::state::{Shared, StageState, lock, read};
-use super::walk::{Walk, WalkError};
+use super::walk::{Step, Walk, WalkError};
 use crate::record::{Offset, Timestamp};
 use crate::stage::envelope::{self, Assembler, EnvelopeError, Kind};
+use crate::stage::path::{GenerationState, RecordPage, StoredRecord};
 use crate::stage::{Gap, GapCause, ReadLimit, ReadOutcome, StageError, StagedBatch};
 
 /// The most gaps that one read returns.
@@ -37,45 +37,133 @@ pub(super) fn read_recent(
     lock(&stage.ring).read(from, head, limit)
 }
 
-/// Reads from the disk. Blocks.
+/// Reads batches from the disk. Blocks.
 pub(super) fn read_disk(
     shared: &Shared,
     stage: &StageState,
     from: Offset,
     limit: ReadLimit,
 ) -> Result<ReadOutcome, StageError> {
-    let head = stage.head();
-    let mut reading = Reading {
-        shared,
-        stage,
-        head,
-        room: Room::new(limit),
-        outcome: ReadOutcome {
-            batches: Vec::new(),
-            gaps: Vec::new(),
-            next: from,
-        },
-    };
-    while reading.outcome.next < head
-        && !reading.room.is_used_up()
-        && reading.outcome.gaps.len() < MAX_GAPS
-        && reading.step()?
-    {}
-    Ok(reading.outcome)
+    let reading = Reading::<Decoded>::run(shared, stage, from, limit)?;
+    Ok(ReadOutcome {
+        batches: reading.found.batches,
+        gaps: reading.gaps,
+        next: reading.next,
+    })
 }
 
-struct Reading<'a> {
+/// Reads records from the disk as they are stored. Blocks.
+pub(super) fn read_records(
+    shared: &Shared,
+    stage: &StageState,
+    from: Offset,
+    limit: ReadLimit,
+) -> Result<RecordPage, StageError> {
+    let reading = Reading::<Stored>::run(shared, stage, from, limit)?;
+    Ok(RecordPage {
+        records: reading.found.records,
+        gaps: reading.gaps,
+        next: reading.next,
+    })
+}
+
+/// What a read makes of the records that it comes by.
+trait Found: Default {
+    /// A batch begins; what came before without an end never gets one.
+    fn begin(&mut self);
+
+    /// Takes the next record of the batch. Returns the offset after the batch if it is whole with this record.
+    fn take(&mut self, stage: &str, step: &Step) -> Result<Option<Offset>, EnvelopeError>;
+}
+
+/// Batches, decoded.
+#[derive(Default)]
+struct Decoded {
+    assembler: Assembler,
+    batches: Vec<Arc<StagedBatch>>,
+}
+
+impl Found for Decoded {
+    fn begin(&mut self) {
+        self.assembler.clear();
+    }
+
+    fn take(&mut self, stage: &str, step: &Step) -> Result<Option<Offset>, EnvelopeError> {
+        let sealed = envelope::open(stage, &step.key, &step.value)?;
+        let Some(batch) = self.assembler.push(&sealed)? else {
+            return Ok(None);
+        };
+        let end = batch.end();
+        self.batches.push(Arc::new(batch));
+        Ok(Some(end))
+    }
+}
+
+/// Records of whole batches, as they are stored.
+#[derive(Default)]
+struct Stored {
+    records: Vec<StoredRecord>,
+    /// How many of them belong to whole batches.
+    whole: usize,
+}
+
+impl Found for Stored {
+    fn begin(&mut self) {
+        self.records.truncate(self.whole);
+    }
+
+    fn take(&mut self, _stage: &str, step: &Step) -> Result<Option<Offset>, EnvelopeError> {
+        self.records.push(StoredRecord {
+            key: step.key.to_vec(),
+            value: step.value.to_vec(),
+        });
+        if !step.header.is_last_part() {
+            return Ok(None);
+        }
+        self.whole = self.records.len();
+        Ok(Some(step.header.end()))
+    }
+}
+
+struct Reading<'a, F> {
     shared: &'a Shared,
     stage: &'a StageState,
     head: Offset,
     room: Room,
-    outcome: ReadOutcome,
+    found: F,
+    gaps: Vec<Gap>,
+    next: Offset,
 }
 
-impl Reading<'_> {
+impl<'a, F: Found> Reading<'a, F> {
+    fn run(
+        shared: &'a Shared,
+        stage: &'a StageState,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Self, StageError> {
+        let head = stage.head();
+        let mut reading = Self {
+            shared,
+            stage,
+            head,
+            room: Room::new(limit),
+            found: F::default(),
+            gaps: Vec::new(),
+            next: from,
+        };
+        while reading.next < head
+            && !reading.room.is_used_up()
+            && reading.gaps.len() < MAX_GAPS
+            && reading.step()?
+        {}
+        reading.found.begin();
+        Ok(reading)
+    }
+
     /// One gap or a run of batches; `false` when the next batch does not fit.
     fn step(&mut self) -> Result<bool, StageError> {
-        let at = self.outcome.next;
+        let at = self.next;
         if let Some(gap) = read(&self.stage.gaps).at(at).cloned() {
             self.pass(&gap);
             return Ok(true);
@@ -99,7 +187,7 @@ impl Reading<'_> {
                 }
                 Ok(true)
             }
-            Holder::Generation(number, until) => match self.database(number)? {
+            Holder::Generation(number, until) => match self.shared.database(number)? {
                 None => Ok(true),
                 Some(database) => self.walk(&database, until),
             },
@@ -108,7 +196,7 @@ impl Reading<'_> {
 
     /// Goes on behind a gap, or behind the part of it before the head and the next one.
     fn pass(&mut self, gap: &Gap) {
-        let from = self.outcome.next;
+        let from = self.next;
         let known = read(&self.stage.gaps);
         let next_known = known
             .as_slice()
@@ -119,8 +207,8 @@ impl Reading<'_> {
             .to
             .min(self.head)
             .min(next_known.unwrap_or(gap.to).max(from.advanced_by(1)));
-        self.outcome.gaps.push(gaps::part(gap, from, to));
-        self.outcome.next = to;
+        self.gaps.push(gaps::part(gap, from, to));
+        self.next = to;
     }
 
     /// Records what is missing; the next step passes over it.
@@ -146,23 +234,13 @@ impl Reading<'_> {
         }
     }
 
-    fn database(&self, number: u64) -> Result<Option<Arc<Database>>, StageError> {
-        if let Some((open, database)) = &*read(&self.shared.open)
-            && *open == number
-        {
-            return Ok(Some(Arc::clone(database)));
-        }
-        self.shared.checked(self.shared.sealed_database(number))
-    }
-
     /// Reads batches up to `until`.
     fn walk(&mut self, database: &Database, until: Offset) -> Result<bool, StageError> {
         let name = &self.stage.name;
-        let from = self.outcome.next;
+        let from = self.next;
         let tree = self.shared.checked(database.tree(&tree_of(name)))?;
         let mut walk =
             Walk::new(&tree, name, Some(from), until).map_err(|error| self.failed(database, error))?;
-        let mut assembler = Assembler::new();
         while let Some(step) = walk.next().map_err(|error| self.failed(database, error))? {
             let header = step.header;
             if header.kind == Kind::Gap || header.end() <= from {
@@ -174,15 +252,13 @@ impl Reading<'_> {
                 return Ok(true);
             }
             if header.part == 0 {
-                assembler.clear();
+                self.found.begin();
                 if !self.room.takes(header.count as usize, estimated_bytes(&header)) {
                     return Ok(false);
                 }
             }
-            let decoded =
-                envelope::open(name, &step.key, &step.value).and_then(|sealed| assembler.push(&sealed));
-            match decoded {
-                Ok(Some(batch)) => self.take(batch),
+            match self.found.take(name, &step) {
+                Ok(Some(end)) => self.next = end,
                 Ok(None) => {}
                 Err(error) => return self.undecodable(header.base, header.end(), &error),
             }
@@ -196,15 +272,10 @@ impl Reading<'_> {
         Ok(true)
     }
 
-    fn take(&mut self, batch: StagedBatch) {
-        self.outcome.next = batch.end();
-        self.outcome.batches.push(Arc::new(batch));
-    }
-
     /// A record with a right checksum that does not decode: nobody will ever read it.
     fn undecodable(&self, base: Offset, end: Offset, error: &EnvelopeError) -> Result<bool, StageError> {
         tracing::error!(stage = self.stage.name, offset = base.get(), %error, "a batch can't be decoded");
-        let from = base.max(self.outcome.next);
+        let from = base.max(self.next);
         self.lost(vec![gaps::of_messages(from, end, GapCause::Lost)])?;
         Ok(true)
     }
@@ -217,7 +288,7 @@ impl Reading<'_> {
             }
             WalkError::Newer(error) => StageError::Damaged {
                 stage: self.stage.name.clone(),
-                offset: self.outcome.next,
+                offset: self.next,
                 reason: error.to_string(),
             },
         }

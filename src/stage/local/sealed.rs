@@ -15,12 +15,12 @@ use super::database::{Database, Opened, wait_until_closed};
 use super::disk::{self, DiskError, FileSum};
 use super::gaps;
 use super::generation;
-use super::meta::GenerationState;
 use super::options::MAX_SEALED_OPEN;
 use super::state::{Generation, Shared, describe, lock, read};
 use super::trial::Verdict;
 use crate::record::Timestamp;
-use crate::stage::GapCause;
+use crate::stage::path::GenerationState;
+use crate::stage::{GapCause, StageError};
 
 /// An open generation that nobody has read for this long is closed.
 const IDLE: Duration = Duration::from_secs(5);
@@ -107,6 +107,16 @@ enum Files {
 }
 
 impl Shared {
+    /// The database of a generation, open or sealed. `None` when it is no more.
+    pub(super) fn database(&self, number: u64) -> Result<Option<Arc<Database>>, StageError> {
+        if let Some((open, database)) = &*read(&self.open)
+            && *open == number
+        {
+            return Ok(Some(Arc::clone(database)));
+        }
+        self.checked(self.sealed_database(number))
+    }
+
     /// The database of a sealed generation, verified and opened if need be. `None` when it is no more: the catalog
     /// says then what became of it.
     ///

@@ -12,12 +12,13 @@ use super::database::{Database, Opened};
 use super::disk;
 use super::gaps;
 use super::generation;
-use super::meta::{Extent, GenerationEntry, GenerationState};
+use super::meta::GenerationEntry;
 use super::options::OnFull;
 use super::state::{Generation, describe, lock, read};
 use super::writer::{OpenGeneration, Writer};
 use crate::record::{Offset, Timestamp};
 use crate::stage::GapCause;
+use crate::stage::path::{Extent, GenerationState};
 
 /// A generation that is delivered and past its retention is sealed early once it holds this share of its size, to be dropped.
 const EARLY_SEAL_SHARE: u64 = 4;
@@ -71,7 +72,16 @@ impl Writer {
     fn pin(&self, generation: &Generation) -> Pin {
         let mut pin = Pin::Free;
         for (name, extent) in &generation.extents {
-            match self.shared.stages.get(name).map(|stage| stage.least_cursor()) {
+            let stage = self.shared.stages.get(name);
+            // What is given up, or lost, needs nobody.
+            if stage.is_some_and(|stage| {
+                read(&stage.gaps)
+                    .dense_between(extent.first, extent.end)
+                    .is_empty()
+            }) {
+                continue;
+            }
+            match stage.map(|stage| stage.least_cursor()) {
                 Some(Some(cursor)) if cursor < extent.end => return Pin::Undelivered,
                 Some(Some(_)) => {}
                 Some(None) | None => pin = Pin::Orphan,

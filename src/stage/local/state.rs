@@ -19,12 +19,13 @@ use uuid::Uuid;
 use super::database::{Database, Poison};
 use super::disk::{self, FileSum, ReserveFile};
 use super::gaps::{GapChange, GapList};
-use super::meta::{Extent, GenerationEntry, GenerationState, Meta};
-use super::options::LocalOptions;
+use super::meta::{GenerationEntry, Meta};
+use super::options::{LocalOptions, StageRole};
 use super::ring::Ring;
 use super::sealed::SealedStore;
 use super::trial::TrialCommand;
 use crate::record::{Batch, Offset};
+use crate::stage::path::{Extent, GenerationState};
 use crate::stage::{Appended, Bounds, Gap, GapCause, Outage, StageError};
 
 /// Free space, in segments, without which no database is opened: sled writes when it opens.
@@ -58,6 +59,8 @@ pub(super) enum Command {
 /// One stage.
 pub(super) struct StageState {
     pub(super) name: String,
+    /// Whether the configuration names it.
+    pub(super) is_configured: bool,
     /// The producers that the configuration names.
     pub(super) producers: Vec<String>,
     head: Mutex<Option<watch::Sender<Offset>>>,
@@ -73,11 +76,13 @@ pub(super) struct StageState {
 }
 
 impl StageState {
-    pub(super) fn new(name: &str, producers: Vec<String>, head: Offset) -> Self {
+    /// `role` is the configuration's, if it names the stage.
+    pub(super) fn new(name: &str, role: Option<&StageRole>, head: Offset) -> Self {
         let (sender, head_seen) = watch::channel(head);
         Self {
             name: name.to_owned(),
-            producers,
+            is_configured: role.is_some(),
+            producers: role.map(|role| role.producers.clone()).unwrap_or_default(),
             head: Mutex::new(Some(sender)),
             head_seen,
             reserved: AtomicU64::new(0),

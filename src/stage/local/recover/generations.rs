@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::Recovery;
 use crate::record::{Offset, Timestamp};
 use crate::stage::local::database::{Database, Opened, wait_until_closed};
-use crate::stage::local::meta::{Extent, GenerationEntry, GenerationState};
+use crate::stage::local::meta::GenerationEntry;
 use crate::stage::local::options::OpenError;
 use crate::stage::local::state::Generation;
 use crate::stage::local::{disk, gaps, generation};
+use crate::stage::path::{Extent, GenerationState};
 use crate::stage::{Gap, GapCause};
 
 impl Recovery<'_> {

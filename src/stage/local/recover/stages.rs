@@ -6,8 +6,9 @@ use super::{Continuation, Recovered, Recovery};
 use crate::record::Offset;
 use crate::stage::GapCause;
 use crate::stage::local::gaps::{self, GapList};
-use crate::stage::local::meta::{Extent, GenerationState, StageEntry};
+use crate::stage::local::meta::StageEntry;
 use crate::stage::local::options::OpenError;
+use crate::stage::path::{Extent, GenerationState};
 
 impl Recovery<'_> {
     /// Where each stage goes on, durably in the book.

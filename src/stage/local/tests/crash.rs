@@ -7,7 +7,8 @@ use super::support::*;
 use crate::exit::ExitReason;
 use crate::record::Offset;
 use crate::stage::local::writer::WOKEN;
-use crate::stage::local::{GenerationState, LocalPath, OpenError, Retention, disk, generation, meta};
+use crate::stage::local::{LocalPath, OpenError, Retention, disk, generation, meta};
+use crate::stage::path::GenerationState;
 use crate::stage::{Appended, GapCause};
 
 #[tokio::test]
@@ -112,7 +113,7 @@ async fn a_missing_generation_is_a_recorded_loss_of_exactly_its_offsets() {
     let (local, stage) = open(&path);
     let mut all = fill(&stage, 12).await;
     until_settled(&local).await;
-    let lost = local.generations()[1].extents[STAGE];
+    let lost = local.overview().generations[1].extents[STAGE];
 
     let image = image(&local, "image");
     std::fs::remove_dir_all(image.join("g-1")).unwrap();
@@ -263,7 +264,7 @@ async fn a_crash_after_any_step_of_a_commit_roll_drop_or_close_loses_nothing_and
         let new = append(&stage, vec![payload(0, 1)]).await;
         let known = read.last().map_or(0, |(offset, _)| offset + 1);
         assert!(new[0].0 >= known && new[0].0 <= before.get(), "{step}");
-        let summaries = local.generations();
+        let summaries = local.overview().generations;
         assert!(
             summaries.iter().all(|g| g.state != GenerationState::Dropping),
             "{step}"

@@ -7,6 +7,7 @@ use super::support::*;
 use crate::record::Offset;
 use crate::stage::GapCause;
 use crate::stage::local::{LocalPath, MAX_SEALED_OPEN, OpenError};
+use crate::stage::path::ProducerSummary;
 
 /// A closed path of several sealed generations, and what is in it.
 async fn sealed(dir: &Path) -> (PathBuf, Vec<Numbered>) {
@@ -21,7 +22,7 @@ async fn sealed(dir: &Path) -> (PathBuf, Vec<Numbered>) {
 /// Opens the path, reads everything, and checks that what is not read is recorded as lost, and inside the extent of `number`.
 async fn check_loss(path: &Path, number: usize, all: &[Numbered]) {
     let (local, stage) = open(path);
-    let extent = local.generations()[number].extents[STAGE];
+    let extent = local.overview().generations[number].extents[STAGE];
     let (read, gaps) = read_all(&stage).await;
     let lost = messages_of(&gaps, GapCause::Lost);
     assert_eq!(read.len() as u64 + lost, all.len() as u64, "{gaps:?}");
@@ -173,7 +174,7 @@ async fn a_backlog_of_many_generations_is_read_with_few_of_them_open() {
     let dir = tempfile::tempdir().unwrap();
     let (path, all) = sealed(dir.path()).await;
     let (local, stage) = open(&path);
-    assert!(local.generations().len() > MAX_SEALED_OPEN + 1);
+    assert!(local.overview().generations.len() > MAX_SEALED_OPEN + 1);
     let limit = crate::stage::ReadLimit {
         messages: 10,
         bytes: 1 << 20,
@@ -200,7 +201,7 @@ async fn a_backlog_of_many_generations_is_read_with_few_of_them_open() {
 async fn an_inspected_path_shows_its_stages_batches_and_outages() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("stage");
-    let missing = LocalPath::inspect(&path).err().unwrap();
+    let missing = LocalPath::inspect(&path, &[]).err().unwrap();
     assert!(matches!(missing, OpenError::Missing { .. }));
     let (local, stage) = open(&path);
     stage.append_outage(outage("before anything")).await.unwrap();
@@ -214,12 +215,18 @@ async fn an_inspected_path_shows_its_stages_batches_and_outages() {
     stage.append_outage(outage("after the restart")).await.unwrap();
     local.close().unwrap();
 
-    let local = LocalPath::inspect_tuned(&path, tiny()).unwrap();
-    let stages = local.stages();
+    let local = LocalPath::inspect_tuned(&path, &[], tiny()).unwrap();
+    let stages = local.overview().stages;
     assert_eq!(stages.len(), 1);
     assert_eq!((stages[0].messages, stages[0].bounds.head.get()), (70, 70));
-    assert_eq!(stages[0].producers[PRODUCER], (Offset::new(15), 55));
-    let batches: Vec<_> = local.batches(STAGE).unwrap().map(Result::unwrap).collect();
+    assert_eq!(
+        stages[0].producers[PRODUCER],
+        ProducerSummary {
+            cursor: Some(Offset::new(15)),
+            pending: 55
+        }
+    );
+    let batches = all_batches(&local);
     let ranges: Vec<_> = batches
         .iter()
         .filter(|batch| batch.outage.is_none())

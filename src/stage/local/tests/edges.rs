@@ -13,10 +13,8 @@ const LIMIT: ReadLimit = ReadLimit {
 };
 
 fn causes(local: &LocalPath) -> Vec<(u64, String)> {
-    local
-        .batches(STAGE)
-        .unwrap()
-        .map(Result::unwrap)
+    all_batches(local)
+        .into_iter()
         .filter_map(|batch| Some((batch.first.get(), batch.outage?.cause)))
         .collect()
 }
@@ -38,7 +36,10 @@ async fn a_cursor_that_goes_back_pins_again_and_is_kept_over_a_restart() {
     until_settled(&local).await;
     assert_eq!(read_from(&stage, 3).await, (all[3..].to_vec(), vec![]));
     stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
-    until("what it pinned is dropped", || local.generations().len() == 1).await;
+    until("what it pinned is dropped", || {
+        local.overview().generations.len() == 1
+    })
+    .await;
 }
 
 #[tokio::test]

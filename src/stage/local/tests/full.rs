@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::support::*;
 use crate::record::Offset;
 use crate::stage::local::{LocalOptions, OnFull, Retention, disk};
+use crate::stage::path::StagePath;
 use crate::stage::{Appended, GapCause};
 
 fn small(path: &std::path::Path, on_full: OnFull) -> LocalOptions {
@@ -25,7 +26,8 @@ async fn a_full_path_blocks_and_goes_on_by_itself_once_there_is_room() {
     });
     until("the path is full", || {
         let used: u64 = local
-            .generations()
+            .overview()
+            .generations
             .iter()
             .map(|generation| generation.bytes)
             .sum();
@@ -78,14 +80,13 @@ async fn drop_newest_counts_what_it_refuses_and_records_an_outage() {
         }
     }
     assert_eq!(read_all(&stage).await.0.len() as u64, staged);
-    assert_eq!(local.stages()[0].refused, refused);
+    assert_eq!(local.overview().stages[0].refused, refused);
     local.close().unwrap();
     let (local, _stage) = open_with(small(dir.path(), OnFull::DropNewest));
-    assert_eq!(local.stages()[0].refused, refused);
-    let outages: Vec<_> = local
-        .batches(STAGE)
-        .unwrap()
-        .filter_map(|batch| batch.unwrap().outage)
+    assert_eq!(local.overview().stages[0].refused, refused);
+    let outages: Vec<_> = all_batches(&local)
+        .into_iter()
+        .filter_map(|batch| batch.outage)
         .collect();
     let recorded: u64 = outages.iter().map(|outage| outage.messages).sum();
     assert_eq!(recorded, refused);
@@ -105,11 +106,14 @@ async fn what_is_delivered_and_past_its_retention_gives_the_disk_back() {
     until_settled(&local).await;
     let full = disk::dir_bytes(dir.path()).unwrap();
     assert!(
-        local.generations().len() > 5,
+        local.overview().generations.len() > 5,
         "nothing is dropped before it is delivered"
     );
     stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
-    until("all but a little is dropped", || local.generations().len() == 1).await;
+    until("all but a little is dropped", || {
+        local.overview().generations.len() == 1
+    })
+    .await;
     let left = disk::dir_bytes(dir.path()).unwrap();
     assert!(left < full / 2, "{left} of {full}");
     assert_eq!(stage.count_between(Offset::ZERO, stage.bounds().head), 0);
@@ -130,9 +134,12 @@ async fn a_cursor_that_the_configuration_no_longer_names_pins_until_it_is_forgot
     stage.ack("gone", Offset::new(3)).await.unwrap();
     stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
     local.shared().meta().unwrap().load().unwrap();
-    let before = local.generations().len();
+    let before = local.overview().generations.len();
     assert_eq!(stage.bounds().oldest, Offset::ZERO);
-    assert!(local.forget(STAGE, "gone").unwrap());
-    assert!(!local.forget(STAGE, "gone").unwrap());
-    until("what it pinned is dropped", || local.generations().len() < before).await;
+    assert!(local.forget_producer(STAGE, "gone").await.unwrap());
+    assert!(!local.forget_producer(STAGE, "gone").await.unwrap());
+    until("what it pinned is dropped", || {
+        local.overview().generations.len() < before
+    })
+    .await;
 }

@@ -7,7 +7,10 @@ use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::local::state::Command;
 use crate::stage::local::trial::TrialCommand;
 use crate::stage::local::writer::WOKEN;
-use crate::stage::local::{Durability, LocalOptions, LocalPath, OnFull, Retention, StageRole, Tuning, disk};
+use crate::stage::local::{
+    Durability, LocalOptions, LocalPath, OnFull, Retention, StageRole, Tuning, batches, disk,
+};
+use crate::stage::path::{BatchPosition, BatchQuery, BatchSummary};
 use crate::stage::{Appended, Gap, GapCause, Outage, ReadLimit, SharedStage};
 
 pub(super) const STAGE: &str = "trades";
@@ -65,6 +68,26 @@ pub(super) fn roles() -> Vec<StageRole> {
         name: STAGE.to_owned(),
         producers: vec![PRODUCER.to_owned()],
     }]
+}
+
+/// All batches and outages of the stage, page by page.
+pub(super) fn all_batches(local: &LocalPath) -> Vec<BatchSummary> {
+    let stage = &local.shared().stages[STAGE];
+    let mut query = BatchQuery {
+        from: BatchPosition::default(),
+        since: None,
+        only_outages: false,
+        limit: 3,
+    };
+    let mut all = Vec::new();
+    loop {
+        let page = batches::page(local.shared(), stage, query).unwrap();
+        all.extend(page.batches);
+        match page.next {
+            Some(next) => query.from = next,
+            None => return all,
+        }
+    }
 }
 
 pub(super) fn open(path: &Path) -> (LocalPath, SharedStage) {
