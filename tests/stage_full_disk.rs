@@ -309,7 +309,12 @@ async fn drop_oldest_and_drop_newest_go_on_while_others_fill_the_disk() {
         append(&stage, 0..3000).await;
         let ballast = disk.fill();
         let (mut next, mut refused) = (3000, 0);
-        for _ in 0..600 {
+        let filled = Instant::now();
+        // The open generation grows old meanwhile.
+        for appended in 0.. {
+            if appended >= 600 && filled.elapsed() > 2 * settings.tuning.seal_age {
+                break;
+            }
             match stage.append(batch(next)).await.unwrap().durable().await.unwrap() {
                 Appended::Staged { first, end } => {
                     assert_eq!(first.get(), next);
@@ -319,7 +324,8 @@ async fn drop_oldest_and_drop_newest_go_on_while_others_fill_the_disk() {
             }
         }
         assert_eq!(*opened.failed().borrow(), None);
-        let (head, dropped) = read(&stage, Offset::ZERO).await;
+        let reading = tokio::time::timeout(PATIENCE, read(&stage, Offset::ZERO));
+        let (head, dropped) = reading.await.expect("room to open what is to be read");
         assert_eq!(head.get(), next);
         match on_full {
             OnFull::DropNewest => assert!(refused > 0 && dropped == 0),

@@ -63,7 +63,7 @@ impl Writer {
             let at = Offset::ZERO;
             drop(answer.send(Ok(Appended::Staged { first: at, end: at })));
         }
-        if self.is_time_to_roll() {
+        if self.is_time_to_roll() && self.is_disk_free()? {
             self.roll()?;
         }
         Ok(())

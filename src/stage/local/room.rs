@@ -63,7 +63,9 @@ impl Writer {
         Ok(!full)
     }
 
-    fn is_disk_free(&self) -> Result<bool, String> {
+    /// Whether as much of the disk is free as should always be. The reserve is for reading and for making room, not for what
+    /// can wait.
+    pub(super) fn is_disk_free(&self) -> Result<bool, String> {
         let free = disk::free_bytes(&self.shared.path).map_err(|error| describe(&error))?;
         Ok(free >= self.shared.options.tuning.min_free)
     }

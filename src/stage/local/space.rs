@@ -97,7 +97,8 @@ impl Writer {
             self.shared.meta()?.commit()?;
         }
         self.measure_open()?;
-        if self.uncommitted_is_empty() && (self.is_time_to_roll() || self.is_worth_an_early_seal()) {
+        let wants_to_roll = self.is_time_to_roll() || self.is_worth_an_early_seal();
+        if wants_to_roll && self.uncommitted_is_empty() && self.is_disk_free()? {
             self.roll()?;
         }
         self.finish_drops()?;
