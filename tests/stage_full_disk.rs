@@ -141,7 +141,8 @@ fn options(path: &Path, on_full: OnFull) -> LocalOptions {
             ring_bytes: 4 << 10,
             queue_bytes: 64 << 10,
             min_free: 12 * MIB,
-            reserve_bytes: 5 * MIB,
+            // In the same proportion to what opening needs as by default.
+            reserve_bytes: 9 * MIB,
             housekeeping: Duration::from_millis(20),
             ..Tuning::default()
         },
@@ -307,7 +308,8 @@ async fn drop_oldest_and_drop_newest_go_on_while_others_fill_the_disk() {
         let settings = options(&disk.stage(), on_full);
         let (opened, stage) = open(settings.clone());
         append(&stage, 0..3000).await;
-        let ballast = disk.fill();
+        // At one stroke: whoever fills it bit by bit takes what the reserve gives back as well.
+        let ballast = disk.fill_but(0);
         let (mut next, mut refused) = (3000, 0);
         let filled = Instant::now();
         // The open generation grows old meanwhile.

@@ -92,8 +92,8 @@ impl Writer {
 
     /// What has to be done now and then: retention, age, and what a crash would otherwise forget.
     pub(super) fn housekeep(&mut self) -> Result<(), String> {
-        // On a full disk the book lags behind.
-        if self.shared.has_room_for_book()? && self.put_heads_and_cursors()? {
+        // On a full disk the book lags behind: what the reserve gave back is for reading what is staged.
+        if self.shared.has_room_for_routine()? && self.put_heads_and_cursors()? {
             self.shared.meta()?.commit()?;
         }
         self.measure_open()?;

@@ -307,6 +307,11 @@ impl Shared {
         self.has_room_for(self.options.tuning.segment_bytes as u64 * OPEN_ROOM_SEGMENTS + BOOK_ROOM)
     }
 
+    /// Whether there is room to write in the book what can wait: so much that a database can be opened afterwards.
+    pub(super) fn has_room_for_routine(&self) -> Result<bool, String> {
+        self.has_room_for(self.options.tuning.segment_bytes as u64 * OPEN_ROOM_SEGMENTS + 2 * BOOK_ROOM)
+    }
+
     /// Whether there is room to write in the book, with the reserve's if need be.
     pub(super) fn has_room_for_book(&self) -> Result<bool, String> {
         self.has_room_for(BOOK_ROOM)
