@@ -47,7 +47,8 @@ pub enum Command {
     Run(RunArgs),
     /// Delivers what is staged, without receiving anything new, until every stage is empty.
     ///
-    /// For after an outage of the database, or before a machine is given up.
+    /// For after an outage of the database, or before a machine is given up. Beside a running engine, which delivers by itself,
+    /// it only watches until nothing is pending.
     Drain(DrainArgs),
     /// Finds the mistakes of a configuration, all of them at once.
     Check(CheckArgs),
@@ -85,7 +86,14 @@ pub struct ConfigArgs {
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  socket-el run -c config.yml --only websocket_1 --only postgres")]
+#[command(after_help = "\
+Examples:
+  socket-el run -c config.yml
+  socket-el run --only websocket_1 --only websocket_2    receive in one process,
+  socket-el run --only postgres                          and deliver in another
+
+A process that runs no consumer of a stage path reads it through the process that does; either may be started
+first, and each may be started again while the other goes on.")]
 pub struct RunArgs {
     /// The configuration and the profiles.
     #[command(flatten)]

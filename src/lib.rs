@@ -16,12 +16,13 @@
 //! |---|---|
 //! | [`record`] | what travels: offsets, timestamps, batches of messages |
 //! | [`consumer`] | the trait, the batcher that all consumers share, the `socket` variety |
-//! | [`stage`] | the trait of a durable ordered queue, and its implementation on sled |
+//! | [`stage`] | the trait of a durable ordered queue, its implementation on sled, and the one that asks another process |
 //! | [`producer`] | the trait, and the `postgres` variety |
 //! | [`config`] | `config.yml` and profiles: from text with positions to typed values |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
 //! | [`feed`] | a server that plays messages, for trying and testing without a network |
+//! | [`control`] | serves the stages of a running engine to tools and other processes |
 //! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
 //! | [`private_postgres`] | a PostgreSQL of one's own, for the demonstration and the tests |
 
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod consumer;
+pub mod control;
 pub mod exit;
 pub mod feed;
 pub mod pipeline;

@@ -2,12 +2,16 @@
 //!
 //! Stopping has two phases: consumers close their connections and flush what they hold, and only then do
 //! producers finish their transaction, so that what was flushed last can still be delivered; the stage paths
-//! are closed after both. The first runner that fails stops all others in the same way, for one process is
+//! are closed after both, when nobody is served any more. The first runner that fails stops all others in the same way, for one process is
 //! one unit to its operator: it runs whole or it ends with a reason.
 
+mod engines;
 mod paths;
+mod runners;
+mod selection;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +22,18 @@ use tracing::{error, info, warn};
 use crate::config::{Config, ConsumerRunner, ProducerRunner};
 use crate::consumer::ConsumerContext;
 use crate::exit::{ExitReason, RunnerError};
-use crate::producer::{ProducerContext, RunUntil};
+use crate::producer::{Producer, ProducerContext, RunUntil};
+use crate::record::Offset;
 use crate::stage::SharedStage;
-use crate::stats::{ConsumerStats, ProducerStats};
 use crate::supervisor::{Ended, TaskSet};
 
+use self::engines::Engines;
+pub use self::engines::RunningEngines;
 use self::paths::OpenPaths;
 pub use self::paths::try_paths;
+pub use self::runners::PipelineStats;
+use self::runners::Runners;
+use self::selection::Selection;
 
 /// How long runners have to stop after they were told to.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -49,73 +58,70 @@ pub struct Pipeline {
     consumers: Vec<ConsumerRunner>,
     producers: Vec<ProducerRunner>,
     until: RunUntil,
-    stats: PipelineStats,
-}
-
-/// The counters of all runners that run, by name.
-#[derive(Clone, Debug, Default)]
-pub struct PipelineStats {
-    /// Of the consumers.
-    pub consumers: BTreeMap<String, Arc<ConsumerStats>>,
-    /// Of the producers.
-    pub producers: BTreeMap<String, Arc<ProducerStats>>,
+    runners: Arc<Runners>,
+    /// Where the stages lie that producers deliver and another process has open.
+    elsewhere: BTreeMap<String, PathBuf>,
 }
 
 impl Pipeline {
-    /// Opens the stage paths that the runners in `scope` use.
+    /// Opens the stage paths that the runners in `scope` own: those of which it runs a consumer, and all when it drains. Other
+    /// paths belong to other processes; they are asked when it runs.
     ///
     /// # Errors
-    /// When a name of `scope` is unknown or the scope can't run alone, or a stage path does not open.
+    /// When a name of `scope` is unknown, or a stage path does not open.
     pub async fn open(config: Config, scope: Scope) -> Result<Self, RunnerError> {
         let selection = Selection::of(&config, &scope)?;
-        let paths = OpenPaths::open(&config, |stage| selection.uses_stage(&config, stage)).await?;
-        let consumers: Vec<_> = config
+        let drains = scope == Scope::Drain;
+        let is_owned = |stage: &str| selection.runs(stage) || (drains && selection.delivers(&config, stage));
+        let stats = PipelineStats::of(
+            config
+                .consumers
+                .iter()
+                .map(|runner| runner.name.as_str())
+                .filter(|name| selection.runs(name)),
+            config
+                .producers
+                .iter()
+                .map(|runner| runner.name.as_str())
+                .filter(|name| selection.runs(name)),
+        );
+        let runners = Arc::new(Runners::new(stats));
+        let paths = OpenPaths::open(&config, is_owned, &runners.source()).await?;
+        let elsewhere = config
             .consumers
-            .into_iter()
-            .filter(|runner| selection.names.contains(&runner.name))
+            .iter()
+            .filter(|runner| paths.stage(&runner.name).is_none())
+            .map(|runner| (runner.name.clone(), runner.stage.path.clone()))
             .collect();
-        let producers: Vec<_> = config
-            .producers
-            .into_iter()
-            .filter(|runner| selection.names.contains(&runner.name))
-            .collect();
-        let stats = PipelineStats {
-            consumers: consumers
-                .iter()
-                .map(|runner| (runner.name.clone(), Arc::default()))
-                .collect(),
-            producers: producers
-                .iter()
-                .map(|runner| (runner.name.clone(), Arc::default()))
-                .collect(),
-        };
-        let until = if scope == Scope::Drain {
-            RunUntil::Drained
-        } else {
-            RunUntil::Stopped
-        };
+        let consumers = config.consumers.into_iter();
+        let producers = config.producers.into_iter();
         Ok(Self {
             paths,
-            consumers,
-            producers,
-            until,
-            stats,
+            consumers: consumers.filter(|runner| selection.runs(&runner.name)).collect(),
+            producers: producers.filter(|runner| selection.runs(&runner.name)).collect(),
+            until: if drains {
+                RunUntil::Drained
+            } else {
+                RunUntil::Stopped
+            },
+            runners,
+            elsewhere,
         })
     }
 
     /// The counters, to be read while it runs.
     #[must_use]
     pub fn stats(&self) -> PipelineStats {
-        self.stats.clone()
+        self.runners.stats.clone()
     }
 
-    /// The stages that are open, by name.
+    /// The stages that this process has open, by name.
     #[must_use]
     pub fn stages(&self) -> BTreeMap<String, SharedStage> {
         self.paths.stages()
     }
 
-    /// What the producers have still to deliver, to be read while it runs.
+    /// What the producers have still to deliver of the stages that this process has open, to be read while it runs.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let stages = self.paths.stages();
@@ -137,8 +143,10 @@ impl Pipeline {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), RunnerError> {
         let stop_consumers = CancellationToken::new();
         let stop_producers = CancellationToken::new();
-        let mut producers = self.spawn_producers(&stop_producers)?;
+        let mut producers = self.spawn_producers(&stop_producers);
         let mut consumers = self.spawn_consumers(&stop_consumers)?;
+        let runners = Arc::clone(&self.runners);
+        runners.started();
 
         let mut failure = None;
         let mut status = tokio::time::interval_at(Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL);
@@ -146,20 +154,20 @@ impl Pipeline {
             tokio::select! {
                 () = stop.cancelled() => { info!("stopping"); break }
                 reason = self.paths.failed() => { failure = Some(reason); break }
-                Some(ended) = consumers.join_next() => if note_end(ended, &mut failure) { break },
+                Some(ended) = consumers.join_next() => if note_end(&runners, ended, &mut failure) { break },
                 Some(ended) = producers.join_next() => {
-                    if note_end(ended, &mut failure) || producers.is_empty() { break }
+                    if note_end(&runners, ended, &mut failure) || producers.is_empty() { break }
                 }
-                _ = status.tick() => self.stats.log(),
+                _ = status.tick() => runners.stats.log(),
             }
         }
 
         let deadline = Instant::now() + STOP_DEADLINE;
         stop_consumers.cancel();
-        finish(&mut consumers, deadline, &mut failure).await;
+        finish(&runners, &mut consumers, deadline, &mut failure).await;
         stop_producers.cancel();
-        finish(&mut producers, deadline, &mut failure).await;
-        self.stats.log();
+        finish(&runners, &mut producers, deadline, &mut failure).await;
+        runners.stats.log();
         // A task that did not stop still holds its stage: the process is about to end, and the next start recovers.
         if consumers.is_empty() && producers.is_empty() {
             self.paths.close(&mut failure).await;
@@ -170,10 +178,16 @@ impl Pipeline {
     fn spawn_consumers(&mut self, stop: &CancellationToken) -> Result<TaskSet, RunnerError> {
         let mut tasks = TaskSet::default();
         for runner in self.consumers.drain(..) {
+            let stage = self.paths.stage(&runner.name).ok_or_else(|| {
+                RunnerError::new(
+                    ExitReason::Failed,
+                    format!("the stage {} is not open; please report this", runner.name),
+                )
+            })?;
             let context = ConsumerContext {
-                stage: self.paths.stage(&runner.name)?,
+                stage,
                 batch: runner.batch,
-                stats: Arc::clone(&self.stats.consumers[&runner.name]),
+                stats: Arc::clone(&self.runners.stats.consumers[&runner.name]),
                 stop: stop.clone(),
                 name: runner.name.clone(),
             };
@@ -182,26 +196,72 @@ impl Pipeline {
         Ok(tasks)
     }
 
-    fn spawn_producers(&mut self, stop: &CancellationToken) -> Result<TaskSet, RunnerError> {
+    fn spawn_producers(&mut self, stop: &CancellationToken) -> TaskSet {
         let mut tasks = TaskSet::default();
         for runner in self.producers.drain(..) {
-            let stages = runner
-                .depends_on
-                .iter()
-                .map(|stage| self.paths.stage(stage))
-                .collect::<Result<_, _>>()?;
+            let name = runner.name.clone();
             let context = ProducerContext {
-                stages,
+                stages: Vec::new(),
                 start: runner.start,
                 until: self.until,
-                stats: Arc::clone(&self.stats.producers[&runner.name]),
+                stats: Arc::clone(&self.runners.stats.producers[&runner.name]),
                 stop: stop.clone(),
-                name: runner.name.clone(),
+                name: runner.name,
             };
-            tasks.spawn(&runner.name, runner.producer.run(context));
+            let stages = runner
+                .depends_on
+                .into_iter()
+                .map(|stage| match self.paths.stage(&stage) {
+                    Some(stage) => StageSource::Here(stage),
+                    None => {
+                        StageSource::Elsewhere(self.elsewhere.get(&stage).cloned().unwrap_or_default(), stage)
+                    }
+                });
+            let stages = stages.collect();
+            tasks.spawn(&name, run_producer(runner.producer, stages, context));
         }
-        Ok(tasks)
+        tasks
     }
+}
+
+/// Where a stage comes from.
+enum StageSource {
+    /// This process has it open.
+    Here(SharedStage),
+    /// Another process has the path open; the stage's name.
+    Elsewhere(PathBuf, String),
+}
+
+/// Runs a producer once the engines that have its stages open answer.
+async fn run_producer(
+    producer: Box<dyn Producer>,
+    sources: Vec<StageSource>,
+    mut context: ProducerContext,
+) -> Result<(), RunnerError> {
+    let directories: BTreeSet<_> = sources
+        .iter()
+        .filter_map(|source| match source {
+            StageSource::Here(_) => None,
+            StageSource::Elsewhere(directory, _) => Some(directory.clone()),
+        })
+        .collect();
+    let directories: Vec<_> = directories.into_iter().collect();
+    let Some(engines) = Engines::wait_for(&directories, &context.stop).await? else {
+        return Ok(());
+    };
+    context.stages = sources
+        .into_iter()
+        .map(|source| match source {
+            StageSource::Here(stage) => Ok(stage),
+            StageSource::Elsewhere(directory, name) => engines.stage(&directory, &name),
+        })
+        .collect::<Result<_, _>>()?;
+    let outcome = tokio::select! {
+        outcome = producer.run(context) => outcome,
+        error = engines.failed() => Err(error),
+    };
+    engines.close().await;
+    outcome
 }
 
 /// What producers have still to deliver.
@@ -221,10 +281,30 @@ impl Progress {
         };
         self.deliveries.iter().map(of_delivery).sum()
     }
+
+    /// Where each of the deliveries stands.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<Offset> {
+        let of_delivery = |(producer, stage): &(String, SharedStage)| {
+            let oldest = stage.bounds().oldest;
+            stage.cursor(producer).unwrap_or(oldest)
+        };
+        self.deliveries.iter().map(of_delivery).collect()
+    }
+
+    /// How many messages were delivered since the [`cursors`](Self::cursors) were these.
+    #[must_use]
+    pub fn delivered_since(&self, cursors: &[Offset]) -> u64 {
+        let deliveries = self.deliveries.iter().zip(cursors).zip(self.cursors());
+        deliveries
+            .map(|(((_, stage), before), now)| stage.count_between(*before, now))
+            .sum()
+    }
 }
 
 /// Notes how a runner ended; `true` when that is a reason to stop all.
-fn note_end(ended: Ended, failure: &mut Option<RunnerError>) -> bool {
+fn note_end(runners: &Runners, ended: Ended, failure: &mut Option<RunnerError>) -> bool {
+    runners.ended(&ended.name);
     match ended.outcome {
         Ok(()) => {
             info!(runner = ended.name, "ended");
@@ -243,11 +323,16 @@ fn note_end(ended: Ended, failure: &mut Option<RunnerError>) -> bool {
     }
 }
 
-async fn finish(tasks: &mut TaskSet, deadline: Instant, failure: &mut Option<RunnerError>) {
+async fn finish(
+    runners: &Runners,
+    tasks: &mut TaskSet,
+    deadline: Instant,
+    failure: &mut Option<RunnerError>,
+) {
     while !tasks.is_empty() {
         match timeout_at(deadline, tasks.join_next()).await {
             Ok(Some(ended)) => {
-                note_end(ended, failure);
+                note_end(runners, ended, failure);
             }
             Ok(None) => return,
             Err(_) => {
@@ -263,105 +348,4 @@ async fn finish(tasks: &mut TaskSet, deadline: Instant, failure: &mut Option<Run
             }
         }
     }
-}
-
-impl PipelineStats {
-    fn log(&self) {
-        for (runner, stats) in &self.consumers {
-            info!(
-                runner,
-                received = stats.received.get(),
-                staged = stats.staged.get(),
-                dropped = stats.dropped.get(),
-                connects = stats.connects.get(),
-                gaps = stats.gaps.get(),
-                "consumer"
-            );
-        }
-        for (runner, stats) in &self.producers {
-            info!(
-                runner,
-                delivered = stats.delivered.get(),
-                rows = stats.rows.get(),
-                dead_letters = stats.dead_letters.get(),
-                extra_values = stats.extra_values.get(),
-                transactions = stats.transactions.get(),
-                reconnects = stats.reconnects.get(),
-                "producer"
-            );
-        }
-    }
-}
-
-/// The names of the runners that run.
-struct Selection {
-    names: Vec<String>,
-}
-
-impl Selection {
-    fn of(config: &Config, scope: &Scope) -> Result<Self, RunnerError> {
-        let consumers = || config.consumers.iter().map(|runner| runner.name.clone());
-        let producers = || config.producers.iter().map(|runner| runner.name.clone());
-        match scope {
-            Scope::All => Ok(Self {
-                names: consumers().chain(producers()).collect(),
-            }),
-            Scope::Drain => Ok(Self {
-                names: producers().collect(),
-            }),
-            Scope::Only(names) => {
-                let known: Vec<_> = consumers().chain(producers()).collect();
-                if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
-                    return Err(usage(format!(
-                        "--only {unknown}: no runner of that name; the configuration has {}",
-                        known.join(", ")
-                    )));
-                }
-                let selection = Self { names: names.clone() };
-                selection.refuse_producers_alone(config)?;
-                Ok(selection)
-            }
-        }
-    }
-
-    /// A stage path belongs to the process that runs a consumer of it.
-    fn refuse_producers_alone(&self, config: &Config) -> Result<(), RunnerError> {
-        let runs_in = |path: &std::path::Path| {
-            config
-                .consumers
-                .iter()
-                .any(|runner| runner.stage.path == path && self.names.contains(&runner.name))
-        };
-        for producer in config
-            .producers
-            .iter()
-            .filter(|producer| self.names.contains(&producer.name))
-        {
-            let stages = config
-                .consumers
-                .iter()
-                .filter(|runner| producer.depends_on.contains(&runner.name));
-            if let Some(stage) = stages.into_iter().find(|runner| !runs_in(&runner.stage.path)) {
-                return Err(usage(format!(
-                    "--only {}: no consumer of its stage path {} runs in this process. Name one with --only too, or \
-                     deliver what is staged with `socket-el drain`",
-                    producer.name,
-                    stage.stage.path.display()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a runner that runs writes or reads the stage of this name.
-    fn uses_stage(&self, config: &Config, stage: &str) -> bool {
-        let delivers = |runner: &ProducerRunner| {
-            self.names.contains(&runner.name) && runner.depends_on.iter().any(|name| name == stage)
-        };
-        self.names.iter().any(|name| name == stage) || config.producers.iter().any(delivers)
-    }
-}
-
-fn usage(message: String) -> RunnerError {
-    RunnerError::new(ExitReason::Configuration, message)
 }

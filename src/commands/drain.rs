@@ -1,22 +1,44 @@
-//! `socket-el drain`: delivers what is staged until nothing is left, and shows how far it is.
+//! `socket-el drain`: delivers what is staged until nothing is left, and shows how far it is. Beside a running engine, which
+//! delivers by itself, it only watches.
 
 use std::io::{IsTerminal, stderr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::cli::DrainArgs;
 use crate::exit::{ExitReason, RunnerError};
-use crate::pipeline::{Pipeline, Progress, Scope};
+use crate::pipeline::{Pipeline, Progress, RunningEngines, Scope};
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long an engine is waited for that has the lock of a stage path and does not answer yet: after a crash it recovers first.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Delivers until every stage is empty, or `stop` is cancelled.
 pub(super) async fn drain(args: &DrainArgs, stop: CancellationToken) -> Result<(), RunnerError> {
-    let config = super::load(&args.config, &super::builtin_registry())?;
-    let pipeline = Pipeline::open(config, Scope::Drain).await?;
+    let began = Instant::now();
+    let pipeline = loop {
+        let config = super::load(&args.config, &super::builtin_registry())?;
+        if let Some(engines) = RunningEngines::of(&config).await? {
+            return watch(args, &engines, stop).await;
+        }
+        match Pipeline::open(config, Scope::Drain).await {
+            Ok(pipeline) => break pipeline,
+            // An engine that is just being started answers soon.
+            Err(error) if error.reason() == ExitReason::StageInUse && began.elapsed() < ENGINE_PATIENCE => {
+                tokio::select! {
+                    () = stop.cancelled() => return Err(error),
+                    () = sleep(PROGRESS_INTERVAL) => {}
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let progress = pipeline.progress();
     let stats = pipeline.stats();
     let before = progress.pending();
@@ -27,7 +49,7 @@ pub(super) async fn drain(args: &DrainArgs, stop: CancellationToken) -> Result<(
     let outcome = loop {
         tokio::select! {
             outcome = &mut run => break outcome,
-            () = tokio::time::sleep(PROGRESS_INTERVAL) => show(&bar, &progress, before),
+            () = sleep(PROGRESS_INTERVAL) => show(&bar, &progress, before),
         }
     };
     let pending = progress.pending();
@@ -51,11 +73,56 @@ pub(super) async fn drain(args: &DrainArgs, stop: CancellationToken) -> Result<(
             "delivered {delivered} messages: {rows} rows, {dead_letters} dead letters; {pending} pending"
         );
     }
-    if pending > 0 {
-        let message = format!("stopped with {pending} messages still pending; run `socket-el drain` again");
-        return Err(RunnerError::new(ExitReason::Failed, message));
+    all_delivered(pending)
+}
+
+/// Watches the engine that delivers, until nothing is pending, or `stop` is cancelled.
+async fn watch(
+    args: &DrainArgs,
+    engines: &RunningEngines,
+    stop: CancellationToken,
+) -> Result<(), RunnerError> {
+    let pids: Vec<_> = engines.pids().iter().map(u32::to_string).collect();
+    info!(
+        engine = pids.join(", "),
+        "an engine has the stages open and delivers them; watching it"
+    );
+    let progress = engines.progress();
+    let (before, cursors) = (progress.pending(), progress.cursors());
+    let bar = bar_over(before);
+    let outcome = loop {
+        if progress.pending() == 0 {
+            break Ok(());
+        }
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            error = engines.gone() => break Err(error),
+            () = sleep(PROGRESS_INTERVAL) => show(&bar, progress, before),
+        }
+    };
+    let (pending, delivered) = (progress.pending(), progress.delivered_since(&cursors));
+    bar.finish_and_clear();
+    engines.close().await;
+    outcome?;
+    if args.json {
+        let summary =
+            serde_json::json!({ "delivered": delivered, "pending": pending, "engines": engines.pids() });
+        println!("{summary}");
+    } else {
+        println!(
+            "the engine (process {}) delivered {delivered} messages; {pending} pending",
+            pids.join(", ")
+        );
     }
-    Ok(())
+    all_delivered(pending)
+}
+
+fn all_delivered(pending: u64) -> Result<(), RunnerError> {
+    if pending == 0 {
+        return Ok(());
+    }
+    let message = format!("stopped with {pending} messages still pending; run `socket-el drain` again");
+    Err(RunnerError::new(ExitReason::Failed, message))
 }
 
 fn bar_over(messages: u64) -> ProgressBar {

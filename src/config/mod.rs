@@ -88,7 +88,7 @@ impl Config {
     }
 }
 
-/// The stages of a file, for tools that look at nothing else: what belongs to varieties and profiles is not read, so
+/// The stages of a file and who delivers them, for tools that look at nothing else: what belongs to varieties and profiles is not read, so
 /// that it needs neither their variables nor them.
 ///
 /// # Errors

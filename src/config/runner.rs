@@ -38,6 +38,8 @@ pub struct ConfiguredStage {
     pub name: String,
     /// Where and how it is kept.
     pub config: StageConfig,
+    /// Names of the producers that deliver it.
+    pub producers: Vec<String>,
 }
 
 /// A runner of type `consumer`.
@@ -152,18 +154,33 @@ impl<'r> Reader<'r> {
         (self.config, warnings)
     }
 
-    /// Reads only the stages, with the names of their consumers; all other keys are left unread, right or wrong.
+    /// Reads only the stages, with the names of their consumers and producers; all other keys are left unread, right or wrong.
     pub(super) fn read_stages(mut self, root: &mut Section<'_>) -> Vec<ConfiguredStage> {
         root.leave_unread();
-        let mut stages = Vec::new();
+        let (mut stages, mut producers) = (Vec::new(), Vec::new());
         for mut runner in self.runners(root) {
             runner.leave_unread();
             let name = self.name(&mut runner);
+            if runner.contains("depends_on") {
+                let stages = runner.optional::<Vec<String>>("depends_on").unwrap_or_default();
+                producers.extend(name.map(|name| (name, stages)));
+                continue;
+            }
             let stage = runner
                 .section("stage")
                 .and_then(|mut stage| StageConfig::read(&mut stage));
             if let (Some(name), Some(config)) = (name, stage) {
-                stages.push(ConfiguredStage { name, config });
+                let producers = Vec::new();
+                stages.push(ConfiguredStage {
+                    name,
+                    config,
+                    producers,
+                });
+            }
+        }
+        for (producer, delivered) in producers {
+            for stage in stages.iter_mut().filter(|stage| delivered.contains(&stage.name)) {
+                stage.producers.push(producer.clone());
             }
         }
         stages

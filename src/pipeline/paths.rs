@@ -1,29 +1,58 @@
 //! The stage paths of a configuration: which stages lie where, opened together and closed together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{FutureExt, select_all};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 use crate::config::{self, Config, StageConfig};
-use crate::exit::{ExitReason, RunnerError};
-use crate::stage::local::{Durability, LocalOptions, LocalPath, OnFull, Retention, StageRole, Tuning};
+use crate::control::{Control, StatusSource};
+use crate::exit::{ExitReason, RunnerError, chain};
+use crate::stage::local::{
+    Durability, Holder, LocalOptions, LocalPath, OnFull, OpenError, Retention, StageRole, Tuning,
+};
+use crate::stage::look::{LookError, look_into};
+use crate::stage::path::{Route, StagePath, StageSummary};
 use crate::stage::{SharedStage, StageError};
 
-/// The open stage paths.
+/// How long a tool that holds the files of a path is waited for.
+const TOOL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is tried, and the least time for which another engine must have been seen: a lock that was just taken may
+/// still name the one who had it before.
+const TRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The stage paths that this process has open.
 pub(super) struct OpenPaths {
-    paths: Vec<LocalPath>,
+    paths: Vec<OpenPath>,
+}
+
+struct OpenPath {
+    path: Arc<LocalPath>,
+    /// `None` when the socket could not be made.
+    control: Option<Control>,
 }
 
 impl OpenPaths {
-    /// Opens every path that holds a stage for which `is_used` says yes, with all the stages and producers that the
-    /// configuration has for it: what does not run now still pins what it has not delivered.
-    pub(super) async fn open(config: &Config, is_used: impl Fn(&str) -> bool) -> Result<Self, RunnerError> {
+    /// Opens every path that holds a stage for which `is_owned` says yes, with all the stages and producers that the
+    /// configuration has for it: what does not run now still pins what it has not delivered. Each is served to others
+    /// from then on.
+    pub(super) async fn open(
+        config: &Config,
+        is_owned: impl Fn(&str) -> bool,
+        status: &StatusSource,
+    ) -> Result<Self, RunnerError> {
         let mut paths = Vec::new();
         for (options, roles) in wanted_paths(config).into_values() {
-            if roles.iter().any(|role| is_used(&role.name)) {
-                paths.push(open_one(options, roles).await?);
+            if roles.iter().any(|role| is_owned(&role.name)) {
+                let path = Arc::new(open_one(options, roles).await?);
+                let control = serve(&path, status);
+                paths.push(OpenPath { path, control });
             }
         }
         Ok(Self { paths })
@@ -33,22 +62,14 @@ impl OpenPaths {
     pub(super) fn stages(&self) -> BTreeMap<String, SharedStage> {
         self.paths
             .iter()
-            .flat_map(stages_of)
+            .flat_map(|open| stages_of(&open.path))
             .map(|stage| (stage.name().to_owned(), stage))
             .collect()
     }
 
-    /// The stage of this name.
-    pub(super) fn stage(&self, name: &str) -> Result<SharedStage, RunnerError> {
-        self.paths
-            .iter()
-            .find_map(|path| path.stage(name))
-            .ok_or_else(|| {
-                RunnerError::new(
-                    ExitReason::Failed,
-                    format!("the stage {name} is not open; please report this"),
-                )
-            })
+    /// The stage of this name, if it is open in this process.
+    pub(super) fn stage(&self, name: &str) -> Option<SharedStage> {
+        self.paths.iter().find_map(|open| open.path.stage(name))
     }
 
     /// Waits until a path fails; for ever when none does.
@@ -56,25 +77,43 @@ impl OpenPaths {
         if self.paths.is_empty() {
             return std::future::pending().await;
         }
-        let (error, ..) = select_all(self.paths.iter().map(|path| failure_of(path).boxed())).await;
+        let failing = self.paths.iter().map(|open| failure_of(&open.path).boxed());
+        let (error, ..) = select_all(failing).await;
         RunnerError::new(ExitReason::Failed, error)
     }
 
-    /// Closes all paths in order; the first error stands in `failure` if there is none yet.
+    /// Closes all paths in order, after nobody is served any more; the first error stands in `failure` if there is none yet.
     pub(super) async fn close(self, failure: &mut Option<RunnerError>) {
-        for path in self.paths {
-            if let Err(error) = close_one(path).await {
-                failure.get_or_insert(error);
+        for OpenPath { path, control } in self.paths {
+            if let Some(control) = control {
+                control.stop().await;
+            }
+            if let Err(error) = StagePath::close(&*path).await {
+                failure.get_or_insert(RunnerError::new(error.exit_reason(), error));
             }
         }
     }
 }
 
-/// Opens and closes every stage path of a configuration, for `check --connect`: the path, and what was found. A
-/// path that does not exist yet is not made.
+/// Serves a path to others. Without it everything else goes on: not every file system has sockets.
+fn serve(path: &Arc<LocalPath>, status: &StatusSource) -> Option<Control> {
+    match Control::start(Arc::clone(path), Arc::clone(status)) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            warn!(
+                "tools and other processes can't ask this engine: {}",
+                chain(&error)
+            );
+            None
+        }
+    }
+}
+
+/// Looks into every stage path of a configuration, for `check --connect`: the path, and what was found. A path that does
+/// not exist yet is not made.
 pub async fn try_paths(config: &Config) -> Vec<(String, Result<String, RunnerError>)> {
     let mut findings = Vec::new();
-    for (path, (options, roles)) in wanted_paths(config) {
+    for (path, (_, roles)) in wanted_paths(config) {
         let name = format!("stage path {}", path.display());
         if !path.exists() {
             findings.push((
@@ -83,20 +122,38 @@ pub async fn try_paths(config: &Config) -> Vec<(String, Result<String, RunnerErr
             ));
             continue;
         }
-        findings.push((name, try_one(options, roles).await));
+        findings.push((name, try_one(&path, &roles).await));
     }
     findings
 }
 
-async fn try_one(options: LocalOptions, roles: Vec<StageRole>) -> Result<String, RunnerError> {
-    let path = open_one(options, roles).await?;
-    let of_stage = |stage: SharedStage| {
-        let bounds = stage.bounds();
-        format!("{}: offsets {}..{}", stage.name(), bounds.oldest, bounds.head)
+async fn try_one(path: &Path, roles: &[StageRole]) -> Result<String, RunnerError> {
+    let looked = look_into(path, roles, |whom| info!("waiting: {whom}")).await;
+    let path = match looked {
+        Ok(path) => path,
+        Err(LookError::Open(OpenError::Missing { .. })) => {
+            return Ok("holds no stage yet; `socket-el run` makes them".to_owned());
+        }
+        Err(error) => return Err(RunnerError::new(error.exit_reason(), error)),
     };
-    let stages: Vec<_> = stages_of(&path).map(of_stage).collect();
-    close_one(path).await?;
-    Ok(stages.join("; "))
+    let failed = |error: StageError| RunnerError::new(error.exit_reason(), error);
+    let summary = path.summary().await;
+    let route = path.route();
+    path.close().await.map_err(failed)?;
+    let of_stage = |stage: &StageSummary| {
+        format!(
+            "{}: offsets {}..{}",
+            stage.name, stage.bounds.oldest, stage.bounds.head
+        )
+    };
+    let stages: Vec<_> = summary.map_err(failed)?.stages.iter().map(of_stage).collect();
+    let stages = stages.join("; ");
+    Ok(match route {
+        Route::Files => stages,
+        Route::Engine { pid, version } => {
+            format!("in use by the running engine (process {pid}, socket-el {version}); {stages}")
+        }
+    })
 }
 
 /// The stages of a path.
@@ -121,14 +178,6 @@ async fn failure_of(path: &LocalPath) -> StageError {
     }
 }
 
-/// Closes a path, which blocks.
-async fn close_one(path: LocalPath) -> Result<(), RunnerError> {
-    match spawn_blocking(move || path.close()).await {
-        Ok(closed) => closed.map_err(|error| RunnerError::new(error.exit_reason(), error)),
-        Err(error) => Err(RunnerError::new(ExitReason::Failed, error)),
-    }
-}
-
 /// The stage paths of a configuration, each with all its stages.
 fn wanted_paths(config: &Config) -> BTreeMap<PathBuf, (LocalOptions, Vec<StageRole>)> {
     let mut paths = BTreeMap::new();
@@ -141,12 +190,32 @@ fn wanted_paths(config: &Config) -> BTreeMap<PathBuf, (LocalOptions, Vec<StageRo
     paths
 }
 
+/// Opens a path. A tool that holds its files is waited for, another engine is not.
 async fn open_one(options: LocalOptions, roles: Vec<StageRole>) -> Result<LocalPath, RunnerError> {
-    let opened = spawn_blocking(move || LocalPath::open(options, &roles)).await;
-    match opened {
-        Ok(Ok(path)) => Ok(path),
-        Ok(Err(error)) => Err(RunnerError::new(error.exit_reason(), error)),
-        Err(error) => Err(RunnerError::new(ExitReason::Failed, error)),
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        let (options, roles) = (options.clone(), roles.clone());
+        let error = match spawn_blocking(move || LocalPath::open(options, &roles)).await {
+            Ok(Ok(path)) => return Ok(path),
+            Ok(Err(error)) => error,
+            Err(error) => return Err(RunnerError::new(ExitReason::Failed, error)),
+        };
+        let patience = match &error {
+            OpenError::InUse {
+                holder: Some(Holder::Tool),
+                ..
+            } => TOOL_PATIENCE,
+            OpenError::InUse { .. } => TRY_INTERVAL,
+            _ => Duration::ZERO,
+        };
+        if began.elapsed() >= patience {
+            return Err(RunnerError::new(error.exit_reason(), error));
+        }
+        if patience == TOOL_PATIENCE && !std::mem::replace(&mut told, true) {
+            info!("waiting up to {} s: {error}", TOOL_PATIENCE.as_secs());
+        }
+        sleep(TRY_INTERVAL).await;
     }
 }
 

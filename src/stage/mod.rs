@@ -1,7 +1,8 @@
 //! The stage: the durable, ordered queue of one consumer, read by any number of producers.
 //!
 //! [`Stage`] is what consumers and producers see. The implementation that keeps stages in sled databases on
-//! this machine's disk is in [`local`]. Nothing in here knows about sources or sinks.
+//! this machine's disk is in [`local`], the one that reads them through the engine that has them open in [`remote`]. Nothing
+//! in here knows about sources or sinks.
 //!
 //! Invariants of every stage:
 //! * an offset is never given twice;
@@ -11,7 +12,9 @@
 
 pub mod envelope;
 pub mod local;
+pub mod look;
 pub mod path;
+pub mod remote;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +68,24 @@ pub trait Stage: Send + Sync + 'static {
 
     /// Where the stage begins and ends now.
     fn bounds(&self) -> Bounds;
+
+    /// The offset that a producer's cursor can't be beyond when its process starts and the cursor comes from this stage's past:
+    /// the first one that was given since the stage was opened, or, once the producer has [begun](Self::begun), the head.
+    fn reach(&self, producer: &str) -> Offset {
+        let _ = producer;
+        self.bounds().given_from
+    }
+
+    /// Notes that a producer has found its cursor to come from this stage's past, and delivers from now on. To be called before
+    /// its first delivery: its process may be started again while the stage stays open, with a cursor that has passed
+    /// `given_from`.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    async fn begun(&self, producer: &str) -> Result<(), StageError> {
+        let _ = producer;
+        Ok(())
+    }
 
     /// How many messages there are at offsets in `from..to`: differences of offsets are no counts, for gaps
     /// lie between them.
@@ -236,7 +257,8 @@ pub struct Outage {
 }
 
 /// Why a stage could not do what was asked.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageError {
     /// The stage path has failed and takes nothing more; a restart recovers it.
     #[error(
@@ -265,6 +287,30 @@ pub enum StageError {
         /// The stage, or the producer of a stage.
         what: String,
     },
+    /// Only the engine that has a stage open writes to it.
+    #[error("stage {stage} is open in another process, and only that one writes to it")]
+    NotOwner {
+        /// The stage.
+        stage: String,
+    },
+    /// The engine that has the path open can't be asked.
+    #[error("stage path {path} is out of reach: {reason}")]
+    Unreachable {
+        /// The directory.
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The path is not the one it was before.
+    #[error(
+        "stage path {path} is not the one that was read so far: {reason}. Look at what became of the directory, then start again"
+    )]
+    Replaced {
+        /// The directory.
+        path: String,
+        /// What has changed.
+        reason: String,
+    },
     /// What is stored does not read back.
     #[error("stage {stage}: damaged at offset {offset}: {reason}")]
     Damaged {
@@ -284,7 +330,12 @@ impl StageError {
         match self {
             Self::Damaged { .. } => ExitReason::Damaged,
             Self::StillConfigured { .. } => ExitReason::Configuration,
-            Self::Failed { .. } | Self::TooLarge { .. } | Self::Closed => ExitReason::Failed,
+            Self::Unreachable { .. } => ExitReason::StageInUse,
+            Self::Failed { .. }
+            | Self::TooLarge { .. }
+            | Self::NotOwner { .. }
+            | Self::Replaced { .. }
+            | Self::Closed => ExitReason::Failed,
         }
     }
 }

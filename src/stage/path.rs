@@ -4,7 +4,7 @@
 //! Invariants: what is told comes from the stage alone, so that both ways give the same answer for the same moment.
 //! Answers are pages: whatever the backlog, one of them is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -201,6 +201,20 @@ pub struct Extent {
     pub messages: u64,
 }
 
+/// What changes in a stage while it is appended to, delivered and acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Glance {
+    /// Where it begins and ends.
+    pub bounds: Bounds,
+    /// The stage's own copies of the cursors, by producer.
+    pub cursors: BTreeMap<String, Offset>,
+    /// Producers that have begun to deliver since the stage was opened; see [`Stage::begun`](super::Stage::begun).
+    pub begun: BTreeSet<String>,
+    /// Offsets that hold no message; `None` where they are as they were told before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<Vec<Gap>>,
+}
+
 /// Which batches are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchQuery {
@@ -257,7 +271,7 @@ pub struct BatchSummary {
 }
 
 /// Some records of a stage, and the gaps between them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordPage {
     /// In order of key, without outages. Messages of several parts are whole.
     pub records: Vec<StoredRecord>,

@@ -28,7 +28,7 @@ pub(crate) async fn adopt(cli: &Cli, args: &AdoptArgs) -> Result<(), RunnerError
         .ok_or_else(|| wrong(format!("the configuration has no consumer {}", args.stage)))?;
     let producer = choose(&config, args).map_err(wrong)?;
 
-    let path = Place::of_stage(consumer).open().await?;
+    let path = Place::of_stage(&config, consumer).open(cli).await?;
     let outcome = match path.stage(&args.stage) {
         Some(stage) => {
             let adoption = Adoption {

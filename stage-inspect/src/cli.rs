@@ -9,8 +9,8 @@ const DEFAULT_LIMIT: usize = 100;
 
 /// Looks into the durable stages of socket-el.
 ///
-/// The stages are those of the configuration, or of the directory that --path names. The engine must be stopped: one
-/// process at a time can open a stage path.
+/// The stages are those of the configuration, or of the directory that --path names. It works the same whether the engine
+/// runs or not: one process at a time can open a stage path, so a running engine is asked.
 #[derive(Debug, Parser)]
 #[command(
     name = "stage-inspect",
@@ -23,7 +23,7 @@ Examples:
   stage-inspect list websocket_1                 the batches of one
   stage-inspect --path tmp --json list           the same as JSON, without a configuration
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use, 4 data damaged."
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use or unreachable, 4 data damaged."
 )]
 pub(crate) struct Cli {
     /// Where the stages are.
@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Say on stderr how the stages are looked into: through the engine, or by opening the files
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -122,7 +122,7 @@ pub(crate) async fn list(cli: &Cli, args: &ListArgs) -> Result<(), RunnerError> 
 async fn list_places(cli: &Cli, places: &[Place]) -> Result<(), RunnerError> {
     let mut listings = Vec::new();
     for place in places {
-        let path = place.open().await?;
+        let path = place.open(cli).await?;
         let summary = path.summary().await.map_err(stage_failed)?;
         let generations = summary.generations;
         let listing = PlaceListing {
@@ -201,7 +201,7 @@ async fn list_stage(cli: &Cli, args: &ListArgs, stage: &str, places: &[Place]) -
     let unknown = || {
         let known: Vec<_> = places
             .iter()
-            .flat_map(|place| place.configured.iter().map(String::as_str))
+            .flat_map(|place| place.configured.iter().map(|role| role.name.as_str()))
             .collect();
         let known = if known.is_empty() {
             String::new()
@@ -217,7 +217,7 @@ async fn list_stage(cli: &Cli, args: &ListArgs, stage: &str, places: &[Place]) -
         .iter()
         .find(|place| place.may_hold(stage))
         .ok_or_else(unknown)?;
-    let path = place.open().await?;
+    let path = place.open(cli).await?;
     let Some(found) = path
         .summary()
         .await

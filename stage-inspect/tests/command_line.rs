@@ -5,9 +5,12 @@
     reason = "a test ends at the first thing that goes wrong"
 )]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use socket_el::control::{Control, Status};
 use socket_el::record::{Batch, Offset, Timestamp};
 use socket_el::stage::local::{LocalOptions, LocalPath, StageRole};
 
@@ -98,23 +101,34 @@ async fn list_shows_the_stages_and_the_batches_of_a_stopped_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looking_changes_nothing_and_a_running_engine_is_named() {
+async fn looking_changes_nothing_and_is_the_same_through_a_running_engine() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tmp");
-    let engine = stage_some(&path).await;
-    let name = path.to_str().unwrap();
-    let refused = inspect(&["--path", name, "list"]);
-    assert_eq!(refused.status.code(), Some(3));
+    let engine = Arc::new(stage_some(&path).await);
+    let control = Control::start(Arc::clone(&engine), Arc::new(Status::default)).unwrap();
+    let name = path.to_str().unwrap().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        inspect(&["-v", "--path", &name, "--json", "list", "websocket_1"])
+    });
+    let asked = asked.await.unwrap();
     let pid = std::process::id().to_string();
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains(&pid),
-        "names the engine's process"
+        String::from_utf8_lossy(&asked.stderr).contains(&pid),
+        "--verbose names the engine's process"
     );
-
+    control.stop().await;
     engine.close().unwrap();
+    let name = path.to_str().unwrap();
     let before = stdout(&inspect(&["--path", name, "--json", "list", "websocket_1"]));
     let again = stdout(&inspect(&["--path", name, "--json", "list", "websocket_1"]));
     assert_eq!(before, again);
+    let mut through: serde_json::Value = serde_json::from_str(&stdout(&asked)).unwrap();
+    let mut opened: serde_json::Value = serde_json::from_str(&before).unwrap();
+    // A named directory has no configuration that would say who delivers; the cursor says it here.
+    for listing in [&mut through, &mut opened] {
+        assert_eq!(listing["producers"][0]["name"], "postgres");
+    }
+    assert_eq!(through, opened);
     let opened = open(&path);
     assert_eq!(opened.stage("websocket_1").unwrap().bounds().head, Offset::new(6));
     opened.close().unwrap();
@@ -129,4 +143,37 @@ fn what_is_not_there_is_said_with_the_exit_code_for_it() {
     assert!(!missing.exists(), "looking makes nothing");
     let output = inspect(&["-c", missing.to_str().unwrap(), "list"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Only root can become somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_is_told_whose_socket_it_is() {
+    if std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tmp");
+    let engine = Arc::new(stage_some(&path).await);
+    let control = Control::start(Arc::clone(&engine), Arc::new(Status::default)).unwrap();
+    // The other user may look at the directory, and has the program.
+    let tool = dir.path().join("stage-inspect");
+    std::fs::copy(env!("CARGO_BIN_EXE_stage-inspect"), &tool).unwrap();
+    for open in [dir.path(), &path, &tool] {
+        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let name = path.to_str().unwrap().to_owned();
+    let refused = tokio::task::spawn_blocking(move || {
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(tool)
+            .args(["--path", &name, "list"])
+            .output()
+            .unwrap()
+    });
+    let refused = refused.await.unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{told}");
+    assert!(told.contains("control.sock") && told.contains("id 0"), "{told}");
+    control.stop().await;
+    engine.close().unwrap();
 }

@@ -12,3 +12,4 @@ mod kills;
 mod outages;
 mod owners;
 mod recorded_feeds;
+mod two_processes;

@@ -214,13 +214,14 @@ fn stages_are_read_without_the_varieties_and_variables_of_their_runners() {
     let path = folder.path().join("config.yml");
     let text = "runners:
   - { name: feed, type: consumer, variety: none, uri: \"${UNSET}\", stage: { type: local, path: /nowhere/x } }
-  - { name: sink, type: producer, depends_on: 5 }
+  - { name: sink, type: producer, variety: none, depends_on: [feed], profile: 5 }
 ";
     std::fs::write(&path, text).unwrap();
     let stages = load_stages(&path, &Variables::fixed([])).unwrap();
     assert_eq!(stages.len(), 1);
     assert_eq!(stages[0].name, "feed");
     assert_eq!(stages[0].config.path, Path::new("/nowhere/x"));
+    assert_eq!(stages[0].producers, ["sink"]);
 
     std::fs::write(&path, text.replace("type: local", "type: locl")).unwrap();
     let error = load_stages(&path, &Variables::fixed([])).unwrap_err().to_string();

@@ -132,8 +132,9 @@ impl Delivery {
     async fn claim_first(&self, session: &Session, lane: &Lane) -> Result<Claimed, tokio_postgres::Error> {
         let client = &session.client;
         let (bounds, local) = (lane.stage.bounds(), lane.stage.cursor(&lane.key.producer));
+        let reach = lane.stage.reach(&lane.key.producer);
         client.batch_execute(&begin_claim(&self.timing)).await?;
-        let first = match decide(None, local, bounds, bounds.given_from, self.context.start) {
+        let first = match decide(None, local, bounds, reach, self.context.start) {
             Beginning::First(first) => first,
             // Not to be kept: the row, if it is made now, is rolled back below.
             Beginning::Follow(_) | Beginning::Redeliver { .. } | Beginning::Hold(_) => bounds.oldest,
@@ -145,7 +146,7 @@ impl Delivery {
                 return Ok(Claimed::OtherPath(other));
             }
         };
-        match decide(found, local, bounds, bounds.given_from, self.context.start) {
+        match decide(found, local, bounds, reach, self.context.start) {
             Beginning::Hold(cause) => Ok(Claimed::Held(cause.to_string())),
             beginning => {
                 client.batch_execute("COMMIT").await?;
@@ -188,6 +189,8 @@ impl Delivery {
         let Some(at) = announce(lane, beginning) else {
             return Ok(());
         };
+        let begun = lane.stage.begun(&lane.key.producer).await;
+        begun.map_err(stage_failed)?;
         lane.arrived(at, &self.context.stats);
         lane.claimed(claim, at);
         // The stage's copy follows the truth, backwards too: it is what keeps messages from being removed.

@@ -11,7 +11,7 @@ pub(super) const MAX_OLD_GAPS: usize = 256;
 
 /// Gaps of one stage in order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GapList {
+pub(in crate::stage) struct GapList {
     gaps: Vec<Gap>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct GapChange {
 
 impl GapList {
     /// The list of gaps as they were stored, in any order.
-    pub(super) fn from_stored(gaps: Vec<Gap>) -> Self {
+    pub(in crate::stage) fn from_stored(gaps: Vec<Gap>) -> Self {
         let mut list = Self::default();
         for gap in gaps {
             list.add(&gap);
@@ -35,7 +35,7 @@ impl GapList {
     }
 
     /// The gaps in order.
-    pub(super) fn as_slice(&self) -> &[Gap] {
+    pub(in crate::stage) fn as_slice(&self) -> &[Gap] {
         &self.gaps
     }
 
@@ -113,7 +113,7 @@ impl GapList {
     }
 
     /// Offsets in `from..to` that no gap covers.
-    pub(super) fn count_between(&self, from: Offset, to: Offset) -> u64 {
+    pub(in crate::stage) fn count_between(&self, from: Offset, to: Offset) -> u64 {
         let missing: u64 = self
             .gaps
             .iter()

@@ -128,6 +128,7 @@ impl Stage for LocalStage {
         self.check()?;
         // Backwards as well: a sink that was restored from a backup wants again what it no longer has.
         lock(&self.state.cursors).insert(producer.to_owned(), next);
+        self.state.changed.send_replace(());
         // With the acks there may be room again.
         self.shared
             .commands
@@ -141,6 +142,23 @@ impl Stage for LocalStage {
 
     fn bounds(&self) -> Bounds {
         self.shared.bounds(&self.state)
+    }
+
+    fn reach(&self, producer: &str) -> Offset {
+        let bounds = self.bounds();
+        if lock(&self.state.begun).contains(producer) {
+            bounds.head
+        } else {
+            bounds.given_from
+        }
+    }
+
+    async fn begun(&self, producer: &str) -> Result<(), StageError> {
+        self.check()?;
+        if lock(&self.state.begun).insert(producer.to_owned()) {
+            self.state.changed.send_replace(());
+        }
+        Ok(())
     }
 
     fn count_between(&self, from: Offset, to: Offset) -> u64 {

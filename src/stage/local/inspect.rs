@@ -10,19 +10,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::batches;
 use super::gaps;
+use super::lock::Holder;
 use super::options::{Durability, LocalOptions, OnFull, OpenError, Retention, StageRole, Tuning};
 use super::path::{LocalPath, is_there};
 use super::reader;
 use super::state::{Shared, StageState, lock, read};
 use crate::record::Offset;
 use crate::stage::path::{
-    BatchPage, BatchQuery, GenerationSummary, PathSummary, ProducerSummary, RecordPage, Route, StagePath,
-    StageSummary,
+    BatchPage, BatchQuery, GenerationSummary, Glance, PathSummary, ProducerSummary, RecordPage, Route,
+    StagePath, StageSummary,
 };
 use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
 
@@ -59,7 +61,7 @@ impl LocalPath {
                 ..tuning
             },
         };
-        Self::open_existing(options, roles)
+        Self::open_existing(options, roles, Holder::Tool)
     }
 
     /// Stages and generations at a glance.
@@ -86,6 +88,25 @@ impl LocalPath {
                 })
                 .collect(),
         }
+    }
+
+    /// What changes in a stage while it is in use; `None` when there is no such stage, or the path is closed.
+    #[must_use]
+    pub fn glance(&self, stage: &str) -> Option<Glance> {
+        let shared = self.shared();
+        let stage = shared.stages.get(stage).filter(|_| !shared.room.is_closed())?;
+        Some(Glance {
+            bounds: shared.bounds(stage),
+            cursors: lock(&stage.cursors).clone(),
+            begun: lock(&stage.begun).clone(),
+            gaps: Some(read(&stage.gaps).as_slice().to_vec()),
+        })
+    }
+
+    /// Changes whenever [`glance`](Self::glance) may say something else. Who waits on it slows nobody down.
+    #[must_use]
+    pub fn changes(&self, stage: &str) -> Option<watch::Receiver<()>> {
+        Some(self.shared().stages.get(stage)?.changed.subscribe())
     }
 
     /// Does what blocks with a stage on a thread where it may; `None` when there is no such stage.
@@ -199,6 +220,7 @@ fn forget_cursor(shared: &Shared, stage: &StageState, producer: &str) -> Result<
     if cursors.remove(producer).is_none() {
         return Ok(false);
     }
+    stage.changed.send_replace(());
     let meta = shared.meta()?;
     meta.remove_cursor(&stage.name, producer)?;
     meta.commit()?;

@@ -1,4 +1,5 @@
-//! One process at a time works in a stage path: an advisory lock on the file `lock`, which names its holder.
+//! One process at a time works in a stage path: an advisory lock on the file `lock`, which names its holder:
+//! `<pid> engine` or `<pid> tool`; the number alone is an engine's of an earlier version.
 //!
 //! The lock goes with the process that holds it, however that ends; the file stays.
 
@@ -12,8 +13,26 @@ use super::options::OpenError;
 /// The file's name in the stage path.
 const NAME: &str = "lock";
 
-/// Digits of a process id, and more.
-const MAX_PID_BYTES: u64 = 20;
+/// A process id and a word, and more.
+const MAX_CONTENT_BYTES: u64 = 40;
+
+/// What a process does in a stage path that it has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// It runs the consumers, for as long as it lives, and serves the path to others.
+    Engine,
+    /// It looks, and is done soon.
+    Tool,
+}
+
+impl Holder {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Tool => "tool",
+        }
+    }
+}
 
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
@@ -22,8 +41,8 @@ pub(super) struct PathLock {
 }
 
 impl PathLock {
-    /// Takes the lock of `path`, or says who has it.
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+    /// Takes the lock of `path` for what `holder` says, or tells who has it.
+    pub(super) fn take(path: &Path, holder: Holder) -> Result<Self, OpenError> {
         let name = path.join(NAME);
         let io = |action| {
             let name = name.clone();
@@ -45,12 +64,14 @@ impl PathLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
+                let mut content = String::new();
                 // Who holds it is told if it can be; that it is held is certain.
-                drop((&file).take(MAX_PID_BYTES).read_to_string(&mut holder));
+                drop((&file).take(MAX_CONTENT_BYTES).read_to_string(&mut content));
+                let (pid, holder) = parse(&content);
                 return Err(OpenError::InUse {
                     path: path.to_owned(),
-                    pid: holder.trim().parse().ok(),
+                    holder,
+                    pid,
                 });
             }
             Err(TryLockError::Error(source)) => return Err(io("lock")(source).into()),
@@ -58,10 +79,23 @@ impl PathLock {
         disk::adopt_owner(&name, path)?;
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| write!(file, "{}", std::process::id()))
+            .and_then(|_| write!(file, "{} {}", std::process::id(), holder.word()))
             .map_err(io("write"))?;
         Ok(Self { _file: file })
     }
+}
+
+/// Who holds it. Just after it was taken nothing may stand there yet.
+fn parse(content: &str) -> (Option<u32>, Option<Holder>) {
+    let mut words = content.split_whitespace();
+    let pid = words.next().and_then(|pid| pid.parse().ok());
+    let holder = match words.next() {
+        Some("tool") => Some(Holder::Tool),
+        Some("engine") => Some(Holder::Engine),
+        Some(_) => None,
+        None => pid.map(|_| Holder::Engine),
+    };
+    (pid, holder)
 }
 
 /// Tells a directory that may not be written from everything else that may go wrong.
@@ -75,5 +109,29 @@ pub(super) fn not_writable(path: &Path, source: DiskError) -> OpenError {
             }
         }
         _ => OpenError::Disk(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_tells_an_engine_from_a_tool_and_still_reads_what_only_named_the_process() {
+        assert_eq!(parse("17 engine"), (Some(17), Some(Holder::Engine)));
+        assert_eq!(parse("17 tool"), (Some(17), Some(Holder::Tool)));
+        assert_eq!(parse("17"), (Some(17), Some(Holder::Engine)));
+        assert_eq!(parse(""), (None, None));
+        assert_eq!(parse("17 something newer"), (Some(17), None));
+
+        let dir = tempfile::tempdir().unwrap();
+        let held = PathLock::take(dir.path(), Holder::Tool).unwrap();
+        let refused = PathLock::take(dir.path(), Holder::Engine).unwrap_err();
+        let OpenError::InUse { pid, holder, .. } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!((pid, holder), (Some(std::process::id()), Some(Holder::Tool)));
+        drop(held);
+        PathLock::take(dir.path(), Holder::Engine).unwrap();
     }
 }

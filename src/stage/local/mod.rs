@@ -40,7 +40,7 @@ pub mod trial;
 mod batches;
 mod commit;
 mod database;
-mod gaps;
+pub(super) mod gaps;
 mod generation;
 mod handle;
 mod inspect;
@@ -64,6 +64,7 @@ mod tests;
 mod walk;
 mod writer;
 
+pub use lock::Holder;
 pub use options::{
     Durability, LocalOptions, MAX_SEALED_OPEN, OnFull, OpenError, RESERVATION, Retention, StageRole, Tuning,
 };

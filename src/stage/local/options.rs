@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disk::DiskError;
+use super::lock::Holder;
 use super::trial::TrialCommand;
 use crate::exit::ExitReason;
 use crate::stage::envelope::Codec;
@@ -153,10 +154,12 @@ impl Default for Tuning {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("stage path {} is in use by process {}; stop that one, or ask it", path.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
+    #[error("stage path {} is in use by {} {}; {}", path.display(), holder_name(*holder), pid.map_or("unknown".to_owned(), |pid| pid.to_string()), what_to_do(*holder))]
     InUse {
         /// The directory.
         path: PathBuf,
+        /// What it does there, if it could be read.
+        holder: Option<Holder>,
         /// The process, if it could be read.
         pid: Option<u32>,
     },
@@ -214,6 +217,21 @@ pub enum OpenError {
         /// In words.
         reason: String,
     },
+}
+
+fn holder_name(holder: Option<Holder>) -> &'static str {
+    match holder {
+        Some(Holder::Engine) => "the engine, process",
+        Some(Holder::Tool) => "a tool, process",
+        None => "process",
+    }
+}
+
+fn what_to_do(holder: Option<Holder>) -> &'static str {
+    match holder {
+        Some(Holder::Tool) => "try again when that one is done",
+        Some(Holder::Engine) | None => "stop that one first",
+    }
 }
 
 impl OpenError {

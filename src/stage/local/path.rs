@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::disk::{self, ReserveFile};
 use super::handle::LocalStage;
-use super::lock::{PathLock, not_writable};
+use super::lock::{Holder, PathLock, not_writable};
 use super::options::{LocalOptions, OpenError, StageRole};
 use super::recover::{self, Recovered};
 use super::state::{Command, Parts, Shared, StageState, lock, write};
@@ -51,13 +51,17 @@ impl LocalPath {
     /// See [`OpenError`]. Nothing is lost by one.
     pub fn open(options: LocalOptions, stages: &[StageRole]) -> Result<Self, OpenError> {
         make_directory(&options.path)?;
-        Self::open_existing(options, stages)
+        Self::open_existing(options, stages, Holder::Engine)
     }
 
-    pub(super) fn open_existing(mut options: LocalOptions, roles: &[StageRole]) -> Result<Self, OpenError> {
+    pub(super) fn open_existing(
+        mut options: LocalOptions,
+        roles: &[StageRole],
+        holder: Holder,
+    ) -> Result<Self, OpenError> {
         // The working directory may change; the path may not.
         options.path = std::path::absolute(&options.path).unwrap_or(options.path);
-        let path_lock = PathLock::take(&options.path)?;
+        let path_lock = PathLock::take(&options.path, holder)?;
         ensure_room(&options)?;
         let trial = options
             .tuning

@@ -282,6 +282,9 @@ impl Writer {
         if let Some(generation) = shared.catalog_mut().get_mut(&number) {
             generation.entry = entry;
         }
+        for stage in shared.stages.values() {
+            stage.changed.send_replace(());
+        }
         self.remove(number)
     }
 
@@ -322,6 +325,7 @@ impl Writer {
             let oldest = self.shared.bounds(stage).oldest;
             let change = super::state::write(&stage.gaps).thin_before(oldest);
             if !change.added.is_empty() {
+                stage.changed.send_replace(());
                 self.shared.meta()?.put_gaps(name, &change)?;
             }
         }

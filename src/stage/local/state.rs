@@ -6,7 +6,7 @@
 //!
 //! Locks are held for moments only, and never two of them but a stage's inside the catalog's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -72,7 +72,11 @@ pub(super) struct StageState {
     pub(super) refused: AtomicU64,
     pub(super) gaps: RwLock<GapList>,
     pub(super) cursors: Mutex<BTreeMap<String, Offset>>,
+    /// Producers that have begun since the path was opened.
+    pub(super) begun: Mutex<BTreeSet<String>>,
     pub(super) ring: Mutex<Ring>,
+    /// Wakes who follows bounds, cursors and gaps.
+    pub(super) changed: watch::Sender<()>,
 }
 
 impl StageState {
@@ -90,7 +94,9 @@ impl StageState {
             refused: AtomicU64::new(0),
             gaps: RwLock::default(),
             cursors: Mutex::default(),
+            begun: Mutex::default(),
             ring: Mutex::default(),
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -104,11 +110,13 @@ impl StageState {
         if let Some(sender) = &*lock(&self.head) {
             sender.send_replace(head);
         }
+        self.changed.send_replace(());
     }
 
     /// Ends the channel of the head.
     pub(super) fn close_head(&self) {
         lock(&self.head).take();
+        self.changed.send_replace(());
     }
 
     /// The end of the durable reservation, which is never before the head.
@@ -293,6 +301,7 @@ impl Shared {
         for gap in gaps {
             let change = write(&stage.gaps).add(&gap);
             if change != GapChange::default() {
+                stage.changed.send_replace(());
                 report(&stage.name, &change);
                 let meta = self.meta()?;
                 meta.put_gaps(&stage.name, &change)?;

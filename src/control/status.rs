@@ -1,0 +1,98 @@
+//! What `GET /v1/status` says of the runners of this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::stats::{ConsumerStats, ProducerStats};
+
+/// Tells the present status.
+pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// The runners by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The consumers.
+    pub consumers: BTreeMap<String, ConsumerStatus>,
+    /// The producers.
+    pub producers: BTreeMap<String, ProducerStatus>,
+}
+
+/// Whether a runner runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunnerState {
+    /// Not yet: stages are still being opened.
+    Starting,
+    /// It does.
+    Running,
+    /// Not any more.
+    Ended,
+}
+
+/// What a consumer has done since the process started; see [`ConsumerStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of ConsumerStats, where they are explained"
+)]
+pub struct ConsumerStatus {
+    /// Whether it runs.
+    pub state: RunnerState,
+    pub received: u64,
+    pub received_bytes: u64,
+    pub staged: u64,
+    pub dropped: u64,
+    pub connects: u64,
+    pub gaps: u64,
+}
+
+impl ConsumerStatus {
+    /// Of these counters.
+    #[must_use]
+    pub fn of(state: RunnerState, stats: &ConsumerStats) -> Self {
+        Self {
+            state,
+            received: stats.received.get(),
+            received_bytes: stats.received_bytes.get(),
+            staged: stats.staged.get(),
+            dropped: stats.dropped.get(),
+            connects: stats.connects.get(),
+            gaps: stats.gaps.get(),
+        }
+    }
+}
+
+/// What a producer has done since the process started; see [`ProducerStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of ProducerStats, where they are explained"
+)]
+pub struct ProducerStatus {
+    /// Whether it runs.
+    pub state: RunnerState,
+    pub delivered: u64,
+    pub rows: u64,
+    pub dead_letters: u64,
+    pub extra_values: u64,
+    pub transactions: u64,
+    pub reconnects: u64,
+}
+
+impl ProducerStatus {
+    /// Of these counters.
+    #[must_use]
+    pub fn of(state: RunnerState, stats: &ProducerStats) -> Self {
+        Self {
+            state,
+            delivered: stats.delivered.get(),
+            rows: stats.rows.get(),
+            dead_letters: stats.dead_letters.get(),
+            extra_values: stats.extra_values.get(),
+            transactions: stats.transactions.get(),
+            reconnects: stats.reconnects.get(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The client as tools use it.
+
+use super::support::*;
+use crate::exit::ExitReason;
+use crate::record::{Batch, Offset};
+use crate::stage::path::{StagePath as _, replay_cursor};
+use crate::stage::remote::RemotePath;
+use crate::stage::{Outage, StageError};
+
+#[tokio::test]
+async fn only_the_owner_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    let refused = stage.append(Batch::default()).await.unwrap_err();
+    assert!(matches!(refused, StageError::NotOwner { .. }));
+    let outage = Outage {
+        from: crate::record::Timestamp::from_micros(1),
+        to: crate::record::Timestamp::from_micros(2),
+        messages: 0,
+        cause: String::new(),
+    };
+    assert!(stage.append_outage(outage).await.is_err());
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn cursors_are_acknowledged_pinned_and_forgotten_from_afar() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    let head = fill(&engine.stage, 10).await;
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    stage.ack(PRODUCER, head).await.unwrap();
+    assert_eq!(
+        (engine.stage.cursor(PRODUCER), stage.cursor(PRODUCER)),
+        (Some(head), Some(head))
+    );
+    let replay = replay_cursor(PRODUCER);
+    stage.ack(&replay, Offset::new(4)).await.unwrap();
+    assert_eq!(engine.stage.cursor(&replay), Some(Offset::new(4)));
+    assert!(remote.forget_producer(STAGE, &replay).await.unwrap());
+    assert!(!remote.forget_producer(STAGE, &replay).await.unwrap());
+    assert_eq!(engine.stage.cursor(&replay), None);
+
+    let refused = remote.forget_producer(STAGE, PRODUCER).await.unwrap_err();
+    let here = engine.local.forget_producer(STAGE, PRODUCER).await.unwrap_err();
+    assert_eq!(refused, here);
+    assert_eq!(refused.exit_reason(), ExitReason::Configuration);
+    assert_eq!(remote.forget_stage("other").await.unwrap(), None);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_at_once_follows_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    let mut head = stage.watch_head();
+    let appended = fill(&engine.stage, 10).await;
+    head.wait_for(|head| *head == appended).await.unwrap();
+    assert_eq!(stage.bounds().head, appended);
+    assert_eq!(stage.count_between(Offset::ZERO, appended), 10);
+    engine.stage.ack("another", Offset::new(3)).await.unwrap();
+    until("the cursor is known", || {
+        stage.cursor("another") == Some(Offset::new(3))
+    })
+    .await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_told_at_once_when_the_engine_goes_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    fill(&engine.stage, 1).await;
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    stage.read(Offset::ZERO, ALL).await.unwrap();
+    let mut head = stage.watch_head();
+    head.borrow_and_update();
+    let woken = tokio::spawn(async move { head.wait_for(|head| head.get() > 1).await.is_err() });
+    engine.stop().await;
+    assert!(woken.await.unwrap(), "who waits for more is woken");
+    let error = stage.read(Offset::ZERO, ALL).await.unwrap_err();
+    assert_eq!(error.exit_reason(), ExitReason::StageInUse, "{error}");
+    let error = remote.summary().await.unwrap_err();
+    assert_eq!(error.exit_reason(), ExitReason::StageInUse, "{error}");
+    remote.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_tools_at_once_get_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    for _ in 0..20 {
+        fill(&engine.stage, 50).await;
+    }
+    let path = dir.path().to_owned();
+    let mut tools = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let path = path.clone();
+        tools.spawn(async move {
+            let remote = RemotePath::connect(&path).await.unwrap();
+            let stage = remote.stage(STAGE).unwrap();
+            let read = messages(&stage.read(Offset::ZERO, ALL).await.unwrap(), Offset::ZERO);
+            remote.close().await.unwrap();
+            read.len()
+        });
+    }
+    while let Some(read) = tools.join_next().await {
+        assert_eq!(read.unwrap(), 1000);
+    }
+    engine.stop().await;
+}

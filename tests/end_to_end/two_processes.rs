@@ -1,0 +1,236 @@
+//! Receiving and delivering in two processes: the one that delivers reads the stages through the socket of the other.
+
+use socket_el::stage::local::LocalPath;
+
+use crate::kills::{kills, random_life};
+use crate::support::checker::{Tally, missing_stretches, tally_by_offset};
+use crate::support::cluster::Database;
+use crate::support::engine::{Process, Workspace, config};
+use crate::support::inspect;
+use crate::support::source::Source;
+
+const MESSAGES: u64 = 1_000;
+
+/// Messages released to each round of kills.
+const STEP: u64 = 2_000;
+
+/// A workspace for the database with a feed of its own.
+async fn workspace(database: &Database) -> (Workspace, Source) {
+    let workspace = Workspace::direct(database);
+    let source = Source::start().await;
+    workspace.write_config(&config(&[("websocket_1", &source.url())], "metadata: true"));
+    (workspace, source)
+}
+
+fn only(workspace: &Workspace, name: &str) -> Process {
+    workspace.start(&[
+        "run",
+        "-c",
+        "config.yml",
+        "--profiles",
+        "profile.yml",
+        "--only",
+        name,
+    ])
+}
+
+fn receiver(workspace: &Workspace) -> Process {
+    only(workspace, "websocket_1")
+}
+
+fn deliverer(workspace: &Workspace) -> Process {
+    only(workspace, "postgres")
+}
+
+async fn delivers(process: &mut Process, database: &Database, messages: u64) {
+    process
+        .until("all messages are rows", async || {
+            database.count("websocket_1").await >= Some(messages)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_process_may_be_started_first_and_again_while_the_other_goes_on() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    let mut deliverer_one = deliverer(&workspace);
+    deliverer_one.until_logged("waiting for the engine").await;
+    let mut receiver_one = receiver(&workspace);
+    source.release(MESSAGES);
+    delivers(&mut deliverer_one, &database, MESSAGES).await;
+
+    // The one that delivers is started again, with a cursor beyond all that was there when the other one began.
+    deliverer_one.stops_cleanly().await;
+    source.release(MESSAGES);
+    let mut deliverer_two = deliverer(&workspace);
+    delivers(&mut deliverer_two, &database, 2 * MESSAGES).await;
+
+    // The one that receives is started again; the other waits for it.
+    receiver_one.stops_cleanly().await;
+    deliverer_two.until_logged("waiting for it").await;
+    source.release(MESSAGES);
+    let mut receiver_two = receiver(&workspace);
+    delivers(&mut deliverer_two, &database, 3 * MESSAGES).await;
+    receiver_two.stops_cleanly().await;
+    // Without the other it stops cleanly as well.
+    deliverer_two.stops_cleanly().await;
+    assert_eq!(
+        tally_by_offset(&database, "websocket_1").await,
+        Tally::each_once(3 * MESSAGES)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_still_waits_for_its_engine_stops_cleanly() {
+    let database = Database::shared().await;
+    let (workspace, _source) = workspace(&database).await;
+    let mut waiting = deliverer(&workspace);
+    waiting.until_logged("waiting for the engine").await;
+    assert!(
+        !workspace.path().join("tmp/lock").exists(),
+        "it never locks the path"
+    );
+    waiting.stops_cleanly().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_process_is_killed_each_message_stays_a_row_exactly_once() {
+    let kills = kills();
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    let mut receiving = receiver(&workspace);
+    let mut delivering = deliverer(&workspace);
+    for kill in 0..kills {
+        source.release(STEP);
+        tokio::time::sleep(random_life()).await;
+        match kill % 3 {
+            0 => {
+                receiving.kill();
+                receiving = receiver(&workspace);
+            }
+            1 => {
+                delivering.kill();
+                delivering = deliverer(&workspace);
+            }
+            _ => {
+                receiving.kill();
+                delivering.kill();
+                delivering = deliverer(&workspace);
+                receiving = receiver(&workspace);
+            }
+        }
+    }
+    receiving
+        .until("all is sent", async || {
+            source.release(1);
+            source.sent() > kills * STEP
+        })
+        .await;
+    // Connected now: what is released from here on arrives.
+    source.release(STEP);
+    let last = source.released() - 1;
+    delivering
+        .until("the last message is a row", async || {
+            database.number("SELECT max(seq) FROM websocket_1").await == Some(last)
+        })
+        .await;
+    delivering.stops_cleanly().await;
+    receiving.stops_cleanly().await;
+    workspace.drain().await;
+
+    let seen = tally_by_offset(&database, "websocket_1").await;
+    assert_eq!(seen, Tally::each_once(seen.rows));
+    let starts = source.starts().await;
+    for (first, count) in &missing_stretches(&database, "websocket_1").await {
+        assert!(
+            starts.contains(&(first + count)),
+            "{count} messages from {first} on are missing, in the midst of a connection; connections began at {starts:?}"
+        );
+    }
+    let staged = inspect::offsets(&workspace, "websocket_1").await;
+    let delivered = inspect::runs(
+        database
+            .rows("SELECT _offset FROM websocket_1 ORDER BY _offset")
+            .await
+            .iter()
+            .map(|row| row[0].as_ref().unwrap().parse().unwrap()),
+    );
+    assert_eq!(staged, delivered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_and_check_beside_a_running_engine_only_look() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    let mut engine = workspace.run();
+    engine.until_logged("connected runner").await;
+    source.release(10 * MESSAGES);
+    let arguments = ["-c", "config.yml", "--profiles", "profile.yml"];
+    let mut drain = workspace.start(&[&["drain"], &arguments[..]].concat());
+    drain.ends_with(0).await;
+    let told = drain.stdout();
+    assert!(
+        told.contains(&engine.pid().to_string()) && told.contains("0 pending"),
+        "{told}"
+    );
+    let mut check = workspace.start(&[&["check", "--connect"], &arguments[..]].concat());
+    check.ends_with(0).await;
+    let told = check.stdout();
+    assert!(
+        told.contains(&format!("in use by the running engine (process {}", engine.pid())),
+        "{told}"
+    );
+    delivers(&mut engine, &database, 10 * MESSAGES).await;
+    engine.stops_cleanly().await;
+    assert_eq!(
+        tally_by_offset(&database, "websocket_1").await,
+        Tally::each_once(10 * MESSAGES)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_waits_for_a_tool_that_has_the_files_open() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    source.release(MESSAGES);
+    let mut engine = workspace.run();
+    delivers(&mut engine, &database, MESSAGES).await;
+    engine.stops_cleanly().await;
+
+    let tool = LocalPath::inspect(&workspace.path().join("tmp"), &[]).unwrap();
+    let mut engine = workspace.run();
+    engine.until_logged("in use by a tool").await;
+    tool.close().unwrap();
+    source.release(MESSAGES);
+    delivers(&mut engine, &database, 2 * MESSAGES).await;
+    engine.stops_cleanly().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stage_inspect_says_the_same_of_a_running_engine_and_of_a_stopped_one() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    source.release(MESSAGES);
+    let mut engine = workspace.run();
+    delivers(&mut engine, &database, MESSAGES).await;
+    // The ack follows the commit.
+    engine
+        .until("all is acknowledged", async || {
+            let listed = workspace.inspect(&["--json", "list"]).await.stdout();
+            listed.contains("\"pending\": 0")
+        })
+        .await;
+    let arguments = ["-v", "--json", "list", "websocket_1"];
+    let running = workspace.inspect(&arguments).await;
+    let asked = format!("process {}", engine.pid());
+    assert!(running.stderr().contains(&asked), "{}", running.stderr());
+    engine.stops_cleanly().await;
+    let stopped = workspace.inspect(&arguments).await;
+    assert!(
+        stopped.stderr().contains("opened the files"),
+        "{}",
+        stopped.stderr()
+    );
+    assert_eq!(running.stdout(), stopped.stdout());
+}
