@@ -43,6 +43,12 @@ impl RunnerError {
         }
     }
 
+    /// What happened, for who asks of which kind it is.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self.source.as_ref()
+    }
+
     /// The exit code it asks for.
     #[must_use]
     pub fn reason(&self) -> ExitReason {

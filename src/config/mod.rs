@@ -26,7 +26,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use file::FileError;
-pub use problem::{ConfigError, Position, Problem};
+pub use problem::{ConfigError, Position, Problem, nearest};
 pub use profile::{Host, PROFILES_VARIABLE, Profile, ProfileError, Profiles};
 pub use runner::{Config, ConfiguredStage, ConsumerRunner, ProducerRunner};
 pub use secret::Secret;

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Batches that `list STAGE` shows unless told otherwise.
-const DEFAULT_LIMIT: usize = 100;
+use crate::export::ExportArgs;
+use crate::forget::ForgetArgs;
+use crate::gaps::GapsArgs;
+use crate::list::ListArgs;
+use crate::show::ShowArgs;
+use crate::tail::TailArgs;
+use crate::verify::VerifyArgs;
 
 /// Looks into the durable stages of socket-el.
 ///
@@ -21,7 +26,8 @@ const DEFAULT_LIMIT: usize = 100;
 Examples:
   stage-inspect list                             all stages of config.yml
   stage-inspect list websocket_1                 the batches of one
-  stage-inspect --path tmp --json list           the same as JSON, without a configuration
+  stage-inspect show websocket_1 41              a message
+  stage-inspect --path tmp --json list           all stages as JSON, without a configuration
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use or unreachable, 4 data damaged."
 )]
@@ -54,27 +60,26 @@ pub(crate) struct Location {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the stages; or the batches of one: offsets, time, count, bytes, delivered or pending
+    /// List the stages and how far their producers are; or the batches of one stage
     List(ListArgs),
+    /// Show messages by their offsets
+    Show(ShowArgs),
+    /// Show the last messages, and with -f those that come
+    Tail(TailArgs),
+    /// List what a stage lacks: losses, drops, skipped offsets, stretches without a connection
+    Gaps(GapsArgs),
+    /// Read everything, and report what is damaged or lost
+    Verify(VerifyArgs),
+    /// Write messages to a file
+    Export(ExportArgs),
+    /// Give up what a stage or a producer that has left the configuration still holds
+    Forget(ForgetArgs),
     /// Let a stage take over the cursor in the database that belongs to another stage path
     ///
     /// An engine that still has it stops with exit code 5. Delivery begins at the oldest message that this stage holds,
     /// or with --keep-cursor where the cursor stands, which is only right for a path that was moved, or when the rows before
     /// it are known to be there.
     Adopt(AdoptArgs),
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// The stage whose batches to list
-    pub(crate) stage: Option<String>,
-    /// Begin with the batch that holds this offset, or the first one after it
-    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "stage")]
-    pub(crate) from: u64,
-    /// Most batches to list
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, requires = "stage")]
-    pub(crate) limit: usize,
 }
 
 /// Arguments of `adopt`.

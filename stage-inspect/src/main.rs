@@ -2,11 +2,24 @@
 //! holds is found out there, and shown here.
 
 mod adopt;
+mod batches;
+mod chosen;
 mod cli;
+mod export;
+mod facts;
+mod forget;
+mod gaps;
 mod list;
+mod message;
+mod output;
 mod place;
+mod range;
+mod show;
+mod stopping;
 mod table;
+mod tail;
 mod time;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -20,6 +33,12 @@ use crate::cli::{Cli, Command};
 async fn run(cli: &Cli) -> Result<(), RunnerError> {
     match &cli.command {
         Command::List(args) => list::list(cli, args).await,
+        Command::Show(args) => show::show(cli, args).await,
+        Command::Tail(args) => tail::tail(cli, args).await,
+        Command::Gaps(args) => gaps::gaps(cli, args).await,
+        Command::Verify(args) => verify::verify(cli, args).await,
+        Command::Export(args) => export::export(cli, args).await,
+        Command::Forget(args) => forget::forget(cli, args).await,
         Command::Adopt(args) => adopt::adopt(cli, args).await,
     }
 }
@@ -29,6 +48,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stage-inspect: {}", chain(&error));
             ExitCode::from(error.reason() as u8)

@@ -98,6 +98,13 @@ fn parse(content: &str) -> (Option<u32>, Option<Holder>) {
     (pid, holder)
 }
 
+/// Whether a process works in the stage path, as far as one can see who may only read it.
+#[must_use]
+pub fn is_in_use(path: &Path) -> bool {
+    File::open(path.join(NAME))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Tells a directory that may not be written from everything else that may go wrong.
 pub(super) fn not_writable(path: &Path, source: DiskError) -> OpenError {
     use std::io::ErrorKind;

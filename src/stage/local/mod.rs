@@ -64,7 +64,7 @@ mod tests;
 mod walk;
 mod writer;
 
-pub use lock::Holder;
+pub use lock::{Holder, is_in_use};
 pub use options::{
     Durability, LocalOptions, MAX_SEALED_OPEN, OnFull, OpenError, RESERVATION, Retention, StageRole, Tuning,
 };

@@ -1,0 +1,162 @@
+//! `stage-inspect tail`: the last messages of a stage, and with `-f` those that come.
+
+use clap::Args;
+use socket_el::exit::RunnerError;
+use socket_el::record::Offset;
+use socket_el::stage::SharedStage;
+use socket_el::stage::path::{Route, StageSummary};
+
+use crate::chosen::choose;
+use crate::cli::Cli;
+use crate::output::Output;
+use crate::range::Pages;
+use crate::show::{Shape, write_page};
+use crate::stopping::Stopping;
+
+/// Arguments of `tail`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stage-inspect tail websocket_1 -n 3          the last three messages
+  stage-inspect tail websocket_1 -f --json     what comes, a line of JSON for each message, until Ctrl-C")]
+pub(crate) struct TailArgs {
+    /// The stage
+    pub(crate) stage: String,
+    /// Go on with what comes, while the engine runs
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin with so many messages before the end
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    pub(crate) messages: u64,
+    /// The payloads as they came, a line end behind each
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// Shows the last messages, and follows if that was asked for.
+pub(crate) async fn tail(cli: &Cli, args: &TailArgs) -> Result<(), RunnerError> {
+    let chosen = choose(cli, &args.stage).await?;
+    let shape = Shape::new(cli.json, args.raw);
+    let mut output = Output::new();
+    let head = chosen.summary.bounds.head;
+    let start = last_messages(&chosen.summary, args.messages);
+    write(&mut output, shape, chosen.stage()?, start, head).await?;
+    if args.follow {
+        match chosen.path.route() {
+            Route::Files => eprintln!(
+                "stage-inspect: no engine runs on {}: nothing to follow",
+                chosen.path.directory().display()
+            ),
+            Route::Engine { .. } => follow(&mut output, shape, chosen.stage()?, head).await?,
+        }
+    }
+    chosen.close().await
+}
+
+/// Shows what comes until Ctrl-C, or until the engine stops.
+async fn follow(
+    output: &mut Output,
+    shape: Shape,
+    stage: SharedStage,
+    from: Offset,
+) -> Result<(), RunnerError> {
+    let mut seen = from;
+    let mut heads = stage.watch_head();
+    let mut stop = Stopping::listen()?;
+    loop {
+        let head = *heads.borrow_and_update();
+        if head > seen {
+            write(output, shape, stage.clone(), seen, head).await?;
+            seen = head;
+        }
+        let has_ended = tokio::select! {
+            () = stop.asked() => return Ok(()),
+            changed = heads.changed() => changed.is_err(),
+        };
+        if has_ended {
+            eprintln!("stage-inspect: the engine has stopped: nothing more to follow");
+            return Ok(());
+        }
+    }
+}
+
+/// Shows the messages of a stretch.
+async fn write(
+    output: &mut Output,
+    shape: Shape,
+    stage: SharedStage,
+    from: Offset,
+    to: Offset,
+) -> Result<(), RunnerError> {
+    let mut pages = Pages::new(stage, from, to);
+    while let Some(page) = pages.next().await? {
+        write_page(output, shape, &page, &(from..to))?;
+    }
+    output.flush()
+}
+
+/// The offset from which on a stage holds so many messages, over the gaps between them.
+fn last_messages(stage: &StageSummary, wanted: u64) -> Offset {
+    let oldest = stage.bounds.oldest;
+    let (mut at, mut left) = (stage.bounds.head, wanted);
+    let behind_gaps = stage.gaps.iter().rev().filter(|gap| gap.from < stage.bounds.head);
+    for gap in behind_gaps {
+        if gap.to <= oldest {
+            break;
+        }
+        let held = at.get().saturating_sub(gap.to.get());
+        if held >= left {
+            break;
+        }
+        left -= held;
+        at = gap.from.min(at);
+    }
+    Offset::new(at.get().saturating_sub(left)).max(oldest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use socket_el::record::Timestamp;
+    use socket_el::stage::{Bounds, Gap, GapCause};
+
+    use super::*;
+
+    #[test]
+    fn the_last_messages_are_counted_over_gaps() {
+        let gap = |from, to| Gap {
+            from: Offset::new(from),
+            to: Offset::new(to),
+            messages: Some(0),
+            cause: GapCause::Reservation,
+            noticed_at: Timestamp::from_micros(0),
+        };
+        let stage = StageSummary {
+            name: "trades".to_owned(),
+            bounds: Bounds {
+                oldest: Offset::new(10),
+                head: Offset::new(1_000),
+                reserved: Offset::new(1_000),
+                given_from: Offset::ZERO,
+            },
+            messages: 40,
+            refused: 0,
+            producers: BTreeMap::new(),
+            gaps: vec![gap(0, 10), gap(20, 500), gap(510, 980)],
+            generations: vec![0],
+        };
+        for (wanted, start) in [
+            (0, 1_000),
+            (1, 999),
+            (20, 980),
+            (21, 509),
+            (30, 500),
+            (31, 19),
+            (40, 10),
+            (99, 10),
+        ] {
+            assert_eq!(last_messages(&stage, wanted).get(), start, "{wanted}");
+        }
+    }
+}
