@@ -5,5 +5,6 @@ mod damage;
 mod edges;
 mod full;
 mod kill;
+mod looking;
 mod model;
 mod support;

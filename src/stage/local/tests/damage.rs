@@ -10,7 +10,7 @@ use crate::stage::local::{LocalPath, MAX_SEALED_OPEN, OpenError};
 use crate::stage::path::ProducerSummary;
 
 /// A closed path of several sealed generations, and what is in it.
-async fn sealed(dir: &Path) -> (PathBuf, Vec<Numbered>) {
+pub(super) async fn sealed(dir: &Path) -> (PathBuf, Vec<Numbered>) {
     let path = dir.join("stage");
     let (local, stage) = open(&path);
     let all = fill(&stage, 16).await;
@@ -55,13 +55,13 @@ async fn check_loss(path: &Path, number: usize, all: &[Numbered]) {
 }
 
 /// Where some bytes stand in a file.
-fn place_in_file(path: &Path, needle: &[u8]) -> u64 {
+pub(super) fn place_in_file(path: &Path, needle: &[u8]) -> u64 {
     let bytes = std::fs::read(path).unwrap();
     let found = bytes.windows(needle.len()).position(|window| window == needle);
     found.unwrap() as u64
 }
 
-fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+pub(super) fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(bytes, at).unwrap();
 }
