@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::Level;
 
 use crate::feed::FeedArgs;
+use crate::manual::{CompletionsArgs, ManArgs};
 use crate::telemetry::LogFormat;
 
 /// Keeps WebSocket feeds in PostgreSQL, exactly once, through a durable queue on disk.
@@ -60,6 +61,10 @@ pub enum Command {
     /// that are installed; measures live and draining, and compares both with what `psql \copy` takes for the same
     /// rows. Nothing is left behind. Exits with 1 if a message is missing, doubled or out of order.
     Demo(DemoArgs),
+    /// Prints a script that completes this command line in a shell.
+    Completions(CompletionsArgs),
+    /// Prints the man page, or writes those of all commands into a directory.
+    Man(ManArgs),
 }
 
 impl Command {
@@ -68,7 +73,12 @@ impl Command {
     pub fn log_level(&self) -> Level {
         match self {
             Self::Demo(_) => Level::WARN,
-            Self::Run(_) | Self::Drain(_) | Self::Check(_) | Self::Feed(_) => Level::INFO,
+            Self::Run(_)
+            | Self::Drain(_)
+            | Self::Check(_)
+            | Self::Feed(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Level::INFO,
         }
     }
 }

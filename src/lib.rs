@@ -23,6 +23,7 @@
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
 //! | [`feed`] | a server that plays messages, for trying and testing without a network |
 //! | [`control`] | serves the stages of a running engine to tools and other processes |
+//! | [`manual`] | shell completions and man pages of both commands |
 //! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
 //! | [`private_postgres`] | a PostgreSQL of one's own, for the demonstration and the tests |
 
@@ -34,6 +35,7 @@ pub mod consumer;
 pub mod control;
 pub mod exit;
 pub mod feed;
+pub mod manual;
 pub mod pipeline;
 pub mod private_postgres;
 pub mod producer;

@@ -7,16 +7,19 @@ mod drain;
 mod run;
 mod signals;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::cli::{Command, ConfigArgs};
+use crate::cli::{Cli, Command, ConfigArgs};
 use crate::config::{Config, LoadOptions};
 use crate::consumer::socket::SocketVariety;
 use crate::exit::{ExitReason, RunnerError};
 use crate::feed;
+use crate::manual;
 use crate::producer::postgres::PostgresVariety;
 use crate::registry::Registry;
 
@@ -51,6 +54,22 @@ async fn dispatch(command: Command) -> Result<(), RunnerError> {
         Command::Check(args) => check::check(&args).await,
         Command::Feed(args) => feed::run(args, stop).await,
         Command::Demo(args) => demo::demo(&args, stop).await,
+        Command::Completions(args) => print(Ok(manual::completions(&args, Cli::command()))),
+        Command::Man(args) => print(manual::man(&args, Cli::command())),
+    }
+}
+
+/// Prints a text that was made. Who reads it may stop early.
+fn print(text: io::Result<Vec<u8>>) -> Result<(), RunnerError> {
+    let printed = text.and_then(|text| {
+        let mut stdout = io::stdout();
+        stdout.write_all(&text).and_then(|()| stdout.flush())
+    });
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(RunnerError::new(ExitReason::Failed, error))
+        }
+        _ => Ok(()),
     }
 }
 

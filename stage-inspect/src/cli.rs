@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use socket_el::manual::{CompletionsArgs, ManArgs};
 
 use crate::export::ExportArgs;
 use crate::forget::ForgetArgs;
@@ -80,6 +81,10 @@ pub(crate) enum Command {
     /// or with --keep-cursor where the cursor stands, which is only right for a path that was moved, or when the rows before
     /// it are known to be there.
     Adopt(AdoptArgs),
+    /// Print a script that completes this command line in a shell
+    Completions(CompletionsArgs),
+    /// Print the man page, or write those of all commands into a directory
+    Man(ManArgs),
 }
 
 /// Arguments of `adopt`.

@@ -23,11 +23,13 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use socket_el::exit::{RunnerError, chain};
+use clap::{CommandFactory as _, Parser as _};
+use socket_el::exit::{ExitReason, RunnerError, chain};
+use socket_el::manual;
 use socket_el::stage::local::trial;
 
 use crate::cli::{Cli, Command};
+use crate::output::print_bytes;
 
 #[tokio::main]
 async fn run(cli: &Cli) -> Result<(), RunnerError> {
@@ -40,6 +42,11 @@ async fn run(cli: &Cli) -> Result<(), RunnerError> {
         Command::Export(args) => export::export(cli, args).await,
         Command::Forget(args) => forget::forget(cli, args).await,
         Command::Adopt(args) => adopt::adopt(cli, args).await,
+        Command::Completions(args) => print_bytes(&manual::completions(args, Cli::command())),
+        Command::Man(args) => {
+            let page = manual::man(args, Cli::command());
+            print_bytes(&page.map_err(|error| RunnerError::new(ExitReason::Failed, error))?)
+        }
     }
 }
 

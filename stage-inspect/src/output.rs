@@ -78,6 +78,13 @@ pub(crate) fn print(text: impl fmt::Display) -> Result<(), RunnerError> {
     output.flush()
 }
 
+/// Prints bytes as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), RunnerError> {
+    let mut output = Output::new();
+    output.bytes(bytes)?;
+    output.flush()
+}
+
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), RunnerError> {
     let text = serde_json::to_string_pretty(value).map_err(json_failed)?;
