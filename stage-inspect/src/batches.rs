@@ -10,6 +10,7 @@ use crate::chosen::{Chosen, choose};
 use crate::cli::Cli;
 use crate::facts::{ProducerFacts, StageFacts};
 use crate::list::ListArgs;
+use crate::message::escaped;
 use crate::output::{Output, json_failed};
 use crate::place::stage_failed;
 use crate::table::{Align, Table, human_bytes, human_count};
@@ -209,7 +210,7 @@ async fn write_table(
 
 fn state(batch: &Batch, facts: &StageFacts) -> String {
     match (&batch.outage, batch.delivered_by.len()) {
-        (Some(outage), _) => format!("no connection: {}", outage.cause.escape_debug()),
+        (Some(outage), _) => format!("no connection: {}", escaped(&outage.cause)),
         (None, _) if facts.producers.is_empty() => "no producer".to_owned(),
         (None, 0) => "pending".to_owned(),
         (None, delivered) if delivered == facts.producers.len() => "delivered".to_owned(),

@@ -26,7 +26,7 @@ Examples:
   stage-inspect export websocket_1 -o trades.jsonl
   stage-inspect export websocket_1 --since 2h -o - | jq .message.price
 
-A line of jsonl is {\"offset\": 41, \"received_at\": \"2026-11-24T10:00:00.123456Z\", \"message\": …}; of a message that is not JSON
+A line of jsonl is {\"offset\": 41, \"received_at\": \"2026-11-24T10:00:00.123456Z\", \"message\": …}; of a message that is not JSON \
 the bytes stand in `payload_base64` instead.")]
 pub(crate) struct ExportArgs {
     /// The stage

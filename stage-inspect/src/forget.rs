@@ -25,7 +25,7 @@ Examples:
   stage-inspect forget websocket_3                        a stage whose consumer is gone: all its messages and cursors
   stage-inspect forget websocket_1 --producer old --yes   the cursor of a producer that is gone
 
-What still stands in the configuration is not forgotten (exit code 2). With --path no configuration is read: only an engine that
+What still stands in the configuration is not forgotten (exit code 2). With --path no configuration is read: only an engine that \
 runs knows then what still stands in it.")]
 pub(crate) struct ForgetArgs {
     /// The stage

@@ -9,6 +9,7 @@ use socket_el::stage::path::{BatchPosition, BatchQuery, StageSummary};
 use crate::batches::OutageFacts;
 use crate::chosen::{Chosen, choose};
 use crate::cli::Cli;
+use crate::message::escaped;
 use crate::output::{print, print_json};
 use crate::place::stage_failed;
 use crate::table::{Align, Table, human_count};
@@ -24,8 +25,8 @@ Examples:
   stage-inspect gaps websocket_1
   stage-inspect gaps websocket_1 --json
 
-Causes: reservation (offsets skipped after an unclean stop: no message was there), lost (the disk no longer holds them, or holds
-them damaged), dropped_oldest (the stage was full, or they were forgotten), expired (delivered and past the retention), outage
+Causes: reservation (offsets skipped after an unclean stop: no message was there), lost (the disk no longer holds them, or holds \
+them damaged), dropped_oldest (the stage was full, or they were forgotten), expired (delivered and past the retention), outage \
 (no connection: the feed may have sent messages that nobody received).")]
 pub(crate) struct GapsArgs {
     /// The stage
@@ -183,7 +184,7 @@ fn shown(listing: &Listing) -> String {
             Some(outage) => (
                 format!("before {}", stretch.from),
                 format!("{} to {}", utc(outage.from.0), utc(outage.to.0)),
-                outage.cause.escape_debug().to_string(),
+                escaped(&outage.cause),
             ),
             None => (
                 format!("{}..{}", stretch.from, stretch.to),

@@ -31,7 +31,7 @@ Examples:
   stage-inspect list websocket_1 --limit 10      the first batches of one
   stage-inspect list websocket_1 --since 90m     those that came in the last 90 minutes
 
-Bytes with a ~ are estimated from the first pending batches, before compression. With --json, `list STAGE` holds nothing that
+Bytes with a ~ are estimated from the first pending batches, before compression. With --json, `list STAGE` holds nothing that \
 changes while the stage does not.")]
 pub(crate) struct ListArgs {
     /// The stage whose batches to list

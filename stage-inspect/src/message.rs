@@ -64,7 +64,7 @@ pub(crate) fn pretty(payload: &[u8]) -> String {
 }
 
 /// The text with its control characters escaped.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

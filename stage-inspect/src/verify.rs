@@ -34,7 +34,8 @@ Examples:
   stage-inspect verify                    all stages of config.yml
   stage-inspect verify websocket_1 --json
 
-Exits with 4 when something is damaged or lost, also when that was recorded earlier. A directory that can't be written to is
+Exits with 4 when something is damaged or lost, also when that was recorded earlier. To open a damaged path records the loss and moves \
+what is damaged aside, whoever opens it. A directory that can't be written to is \
 copied to the temporary directory ($TMPDIR) and verified there.")]
 pub(crate) struct VerifyArgs {
     /// The stage [default: all]

@@ -8,5 +8,6 @@ mod damage;
 mod export;
 mod forget;
 mod lists;
+mod manual;
 mod messages;
 mod rig;
