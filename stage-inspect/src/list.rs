@@ -1,5 +1,5 @@
 //! `stage-inspect list`: the stages of a place at a glance. The batches of one stage are left to
-//! [`batches`](crate::batches).
+//! [`batches`].
 
 use std::sync::Arc;
 
