@@ -127,6 +127,7 @@ async fn the_batches_of_a_stage_are_listed_between_offsets_and_since_a_time() {
     };
     assert_eq!(firsts(&[]), [0, 10, 20, 30, 40, 50, 60, 70]);
     assert_eq!(firsts(&["--from", "15", "--to", "35"]), [10, 20, 30]);
+    assert_eq!(firsts(&["--from", "15", "--to", "30"]), [10, 20]);
     assert_eq!(firsts(&["--from", "15", "--limit", "2"]), [10, 20]);
     // Message 69 came at 00:01:09.
     assert_eq!(firsts(&["--since", "2026-11-24T00:01:09Z"]), [60, 70]);
