@@ -69,7 +69,9 @@ impl LocalPath {
             .clone()
             .unwrap_or_else(TrialCommand::of_this_process);
         let poison = Arc::default();
-        let names: Vec<_> = roles.iter().map(|role| role.name.as_str()).collect();
+        // Who only looks makes no stage that is not there yet.
+        let made = if holder == Holder::Engine { roles } else { &[] };
+        let names: Vec<_> = made.iter().map(|role| role.name.as_str()).collect();
         let recovered = recover::recover(&options, &trial, &poison, &names)
             .map_err(|error| unwritable(&options.path, error))?;
         let reserve = ReserveFile::open(&options.path.join(RESERVE), options.tuning.reserve_bytes)?;

@@ -50,6 +50,12 @@ async fn a_stage_that_left_the_configuration_is_shown_first_and_then_forgotten_w
     ack(&stage(&local), PRODUCER, 40).await;
     local.close().unwrap();
     let config = configured(&rig, &consumer(&rig, "another"));
+    let listed = run(&config, &["list", "--json"]).json();
+    assert_eq!(
+        listed[0]["stages"].as_array().unwrap().len(),
+        1,
+        "looking makes no stage"
+    );
     let asked = run(&config, &["forget", STAGE]);
     asked.refused(2, "would forget all 160 messages of stage trades, about");
     assert!(asked.stderr.contains("postgres at 40, 120 pending"), "{asked:?}");
