@@ -23,7 +23,7 @@ use socket_el::stage::{Appended, GapCause, ReadLimit, SharedStage};
 const STAGE: &str = "websocket_1";
 const PRODUCER: &str = "postgres";
 const MIB: u64 = 1 << 20;
-const DISK_BYTES: u64 = 48 * MIB;
+const DISK_BYTES: u64 = 56 * MIB;
 
 /// Long enough for anything on a busy machine; only a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(60);
