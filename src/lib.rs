@@ -44,4 +44,5 @@ pub mod registry;
 pub mod stage;
 pub mod stats;
 pub mod supervisor;
+mod system_roots;
 pub mod telemetry;

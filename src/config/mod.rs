@@ -27,7 +27,10 @@ use std::path::{Path, PathBuf};
 
 pub use file::FileError;
 pub use problem::{ConfigError, Position, Problem, nearest};
-pub use profile::{Host, PROFILES_VARIABLE, Profile, ProfileError, Profiles};
+pub use profile::{
+    ChannelBinding, ClientIdentity, Host, Keepalives, PROFILES_VARIABLE, Profile, ProfileError, Profiles,
+    Roots, Server, SessionAttrs, SslMode, TlsFileError, TlsFiles, TlsSettings, Verification,
+};
 pub use runner::{Config, ConfiguredStage, ConsumerRunner, ProducerRunner};
 pub use secret::Secret;
 pub use section::Section;

@@ -39,6 +39,10 @@ pub struct Options {
     pub fsync: bool,
     /// More settings of `postgresql.conf`.
     pub settings: BTreeMap<String, String>,
+    /// More files in the cluster's data directory, by their names, which only the server can read: certificates, keys.
+    pub files: BTreeMap<String, String>,
+    /// Lines of `pg_hba.conf` that go before all others.
+    pub access: Vec<String>,
 }
 
 impl Default for Options {
@@ -46,6 +50,8 @@ impl Default for Options {
         Self {
             fsync: true,
             settings: BTreeMap::new(),
+            files: BTreeMap::new(),
+            access: Vec::new(),
         }
     }
 }

@@ -93,6 +93,7 @@ impl Server {
         };
         server.initdb()?;
         server.configure(options)?;
+        server.add_files(options)?;
         server.launch()?;
         Ok(server)
     }
@@ -195,7 +196,7 @@ impl Server {
 
     fn initdb(&self) -> Result<(), PrivatePostgresError> {
         let password_file = self.dir.join("password");
-        self.write_password(&password_file)
+        self.write_private(&password_file, &self.password)
             .map_err(io_error("write", &password_file))?;
         let output = self
             .command(&self.binaries.initdb)
@@ -220,13 +221,14 @@ impl Server {
         }
     }
 
-    fn write_password(&self, path: &Path) -> io::Result<()> {
+    /// A file that only the server can read.
+    fn write_private(&self, path: &Path, contents: &str) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        file.write_all(self.password.as_bytes())?;
+        file.write_all(contents.as_bytes())?;
         match self.account {
             Some(account) => chown(path, Some(account.uid), Some(account.gid)),
             None => Ok(()),
@@ -256,6 +258,21 @@ impl Server {
             .append(true)
             .open(&path)
             .and_then(|mut file| file.write_all(lines.as_bytes()))
+            .map_err(io_error("write", &path))
+    }
+
+    fn add_files(&self, options: &Options) -> Result<(), PrivatePostgresError> {
+        for (name, contents) in &options.files {
+            let path = self.data_dir().join(name);
+            self.write_private(&path, contents)
+                .map_err(io_error("write", &path))?;
+        }
+        if options.access.is_empty() {
+            return Ok(());
+        }
+        let path = self.data_dir().join("pg_hba.conf");
+        fs::read_to_string(&path)
+            .and_then(|others| fs::write(&path, options.access.join("\n") + "\n" + &others))
             .map_err(io_error("write", &path))
     }
 

@@ -7,6 +7,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::system_roots::system_roots;
+
 /// The section `tls`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TlsFiles {
@@ -62,7 +64,7 @@ impl TlsError {
 pub(super) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &files.ca_file {
         Some(path) => roots_of(path)?,
-        None => system_roots()?,
+        None => system_roots().ok_or(TlsError::NoSystemRoots)?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -111,17 +113,6 @@ fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
             key: "ca_file",
             source,
         })?;
-    }
-    Ok(roots)
-}
-
-fn system_roots() -> Result<RootCertStore, TlsError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Systems carry the odd certificate that is no longer parsed; the others are as good without it.
-    let (usable, _) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        return Err(TlsError::NoSystemRoots);
     }
     Ok(roots)
 }

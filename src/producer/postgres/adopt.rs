@@ -8,7 +8,9 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::cursor::{OwnTables, from_sql, to_sql};
-use super::session::{ConnectError, LASTING_COMMIT, Session, Target, describe};
+use super::dial::ConnectError;
+use super::session::{LASTING_COMMIT, Session, describe};
+use super::target::Target;
 use crate::producer::Adoption;
 use crate::record::Offset;
 use crate::stage::StageError;

@@ -10,9 +10,11 @@ use tracing::{debug, error, info, warn};
 use super::classify::{Action, action_for};
 use super::cursor::{self, Retaken, Taken};
 use super::delivery::Delivery;
+use super::dial::ConnectError;
 use super::lane::{Lane, stage_failed};
-use super::session::{ConnectError, LASTING_COMMIT, Session, Target, Timing, describe, end_own_blockers};
+use super::session::{LASTING_COMMIT, Session, Timing, describe, end_own_blockers};
 use super::start::{Beginning, HoldCause, decide};
+use super::target::Target;
 use crate::exit::{ExitReason, RunnerError};
 use crate::producer::Start;
 use crate::record::Offset;
@@ -40,19 +42,12 @@ impl Delivery {
                 if self.connected_at.is_some() {
                     self.context.stats.reconnects.add(1);
                 }
-                info!(producer = self.context.name, target = %self.target, "connected to the database");
+                info!(producer = self.context.name, target = %self.target, with = %session.peer(), "connected to the database");
                 self.connected_at = Some(Instant::now());
                 self.session = Some(session);
             }
             Err(refusal) => {
-                let alarm = match &refusal {
-                    ConnectError::Timeout(_) | ConnectError::NotWritable(_) => false,
-                    ConnectError::Unsuitable(_) => true,
-                    ConnectError::Refused(error) => {
-                        !matches!(action_for(error), Action::Reconnect | Action::Retry)
-                    }
-                };
-                self.lose_session(&refusal.to_string(), alarm);
+                self.lose_session(&refusal.to_string(), refusal.needs_operator());
             }
         }
     }
@@ -60,6 +55,7 @@ impl Delivery {
     async fn try_connect(&mut self) -> Result<Session, ConnectError> {
         let session = Session::open(&self.target).await?;
         if !self.tables_made {
+            session.refuse_transaction_pooling(&self.target).await?;
             // Only here: while running, a table of ours that is gone holds, for what it knew can't be made again.
             self.tables.make(&session.client, self.target.schema()).await?;
             self.tables_made = true;

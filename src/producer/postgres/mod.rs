@@ -16,6 +16,9 @@
 //! | `transaction` | the data transaction, step by step |
 //! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
 //! | `classify` | from SQLSTATE to what to do |
+//! | `target` | the database, as a profile names it |
+//! | `session` | one checked connection to the first server that will do |
+//! | `dial`, `tls` | one server: addresses, with or without TLS, certificates |
 //! | `connect` | session, start and resynchronisation of the lanes |
 //! | `start` | from cursor and local copy to where delivery begins, or a hold |
 //! | `cursor` | the cursor table, epochs |
@@ -35,6 +38,7 @@ mod connect;
 mod cursor;
 mod dead_letter;
 mod delivery;
+mod dial;
 mod encode;
 mod lane;
 mod options;
@@ -43,13 +47,15 @@ mod recover;
 mod session;
 mod start;
 pub mod table;
+mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transaction;
 
 pub use adopt::{AdoptError, Adopted, adopt};
 pub use options::{PostgresOptions, PostgresVariety};
-pub use session::Target;
+pub use target::Target;
 
 use async_trait::async_trait;
 

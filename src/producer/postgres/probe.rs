@@ -2,7 +2,8 @@
 
 use super::PostgresOptions;
 use super::cursor::OwnTables;
-use super::session::{Session, Target, describe};
+use super::session::{Session, describe};
+use super::target::Target;
 
 /// Tries the database once; a line for each thing found.
 pub(super) async fn probe(
@@ -10,10 +11,17 @@ pub(super) async fn probe(
     options: &PostgresOptions,
     stages: &[String],
 ) -> Result<Vec<String>, String> {
-    let session = Session::open(target)
+    let unusable = |error| format!("can't use the database {target}: {error}");
+    let session = Session::open(target).await.map_err(unusable)?;
+    session
+        .refuse_transaction_pooling(target)
         .await
-        .map_err(|error| format!("can't use the database {target}: {error}"))?;
-    let mut lines = vec![format!("connected to {target}")];
+        .map_err(unusable)?;
+    let mut lines = vec![format!(
+        "connected to {}, database {}",
+        session.peer(),
+        target.database()
+    )];
     look(&session, target, options, stages, &mut lines)
         .await
         .map_err(|error| format!("the database {target} refused to answer: {}", describe(&error)))?;

@@ -5,28 +5,20 @@
 //! the socket close and rolls back.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 use tracing::warn;
 
-use crate::config::{Host, Profile};
+use super::dial::{self, ConnectError};
+use super::target::Target;
+use crate::config::{Server, SessionAttrs};
 
 /// The oldest server that is used: 12, the oldest that `COPY`, identity columns and `pg_blocking_pids` were tried for.
 const OLDEST_SERVER: i32 = 120_000;
-/// PostgreSQL cuts application names to this many bytes; cut here, so that ours is recognised.
-const APPLICATION_NAME_BYTES: usize = 63;
-/// Making a connection, authentication included, may take this long unless the profile says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that vanished without a word is noticed after about a minute.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
-/// Keepalives are not sent while sent data waits for its acknowledgement; this bounds that.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
-
 /// In each transaction that is acted upon once it is committed: a role's default may be weaker, and an ack must not be
 /// ahead of the server's disk. A stricter default stays.
 pub(super) const LASTING_COMMIT: &str = "SELECT set_config('synchronous_commit', 'on', true) \
@@ -65,123 +57,42 @@ impl Default for Timing {
     }
 }
 
-/// Where to deliver: a server, a database and a schema in it. `Debug` shows no password.
+/// Whom a session is with.
 #[derive(Clone, Debug)]
-pub struct Target {
-    config: Config,
-    schema: String,
-    connect_timeout: Duration,
+pub(super) struct Peer {
+    /// Host and port.
+    server: String,
+    /// The TLS protocol; `None` without TLS.
+    tls: Option<&'static str>,
+    user: String,
+    version: String,
 }
 
-impl Target {
-    /// The schema `schema` behind the connection settings `config`, for the producer of this name.
-    #[must_use]
-    pub fn new(mut config: Config, schema: impl Into<String>, producer: &str) -> Self {
-        config
-            .application_name(application_name(producer))
-            .keepalives(true)
-            .keepalives_idle(KEEPALIVE_IDLE)
-            .keepalives_interval(KEEPALIVE_INTERVAL)
-            .keepalives_retries(KEEPALIVE_RETRIES)
-            .tcp_user_timeout(UNACKNOWLEDGED);
-        let connect_timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-        Self {
-            config,
-            schema: schema.into(),
-            connect_timeout,
-        }
-    }
-
-    /// What a profile names, for the producer of this name.
-    #[must_use]
-    pub fn of_profile(profile: &Profile, producer: &str) -> Self {
-        let mut config = Config::new();
-        match &profile.host {
-            Host::Tcp(name) => config.host(name),
-            Host::UnixDirectory(path) => config.host_path(path),
-        };
-        config
-            .port(profile.port)
-            .user(&profile.user)
-            .dbname(&profile.database);
-        if let Some(password) = &profile.password {
-            config.password(password.expose());
-        }
-        Self::new(config, &profile.schema, producer)
-    }
-
-    /// The schema of the tables.
-    #[must_use]
-    pub fn schema(&self) -> &str {
-        &self.schema
-    }
-
-    /// The name under which the server lists our sessions.
-    pub(super) fn application_name(&self) -> &str {
-        self.config.get_application_name().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Target {
-    /// Host, database and user, for messages.
+impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, host) in self.config.get_hosts().iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            match host {
-                tokio_postgres::config::Host::Tcp(name) => write!(f, "{comma}{name}")?,
-                tokio_postgres::config::Host::Unix(path) => write!(f, "{comma}{}", path.display())?,
-            }
-        }
-        if let Some(port) = self.config.get_ports().first() {
-            write!(f, ":{port}")?;
-        }
-        write!(
-            f,
-            " database {} user {}",
-            self.config.get_dbname().unwrap_or("of the user's name"),
-            self.config.get_user().unwrap_or("of this process")
-        )
+        let Self {
+            server,
+            tls,
+            user,
+            version,
+        } = self;
+        let tls = tls.unwrap_or("no TLS");
+        write!(f, "{server}, {tls}, user {user}, PostgreSQL {version}")
     }
 }
 
-fn application_name(producer: &str) -> String {
-    let mut name = format!("socket-el/{producer}");
-    let mut end = APPLICATION_NAME_BYTES.min(name.len());
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    name.truncate(end);
-    name
-}
+/// How long the session may take that only shows whether a pooler stands between.
+const SECOND_SESSION: Duration = Duration::from_secs(2);
 
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    /// Nobody answered in time.
-    #[error("no session after {} s, authentication included", .0.as_secs())]
-    Timeout(Duration),
-    /// The server refused, or could not be reached.
-    #[error("{}", describe(.0))]
-    Refused(#[source] tokio_postgres::Error),
-    /// It can't be written to at present.
-    #[error("the server is {0}; waiting for one that takes writes")]
-    NotWritable(&'static str),
-    /// It will never do as it is.
-    #[error("{0}")]
-    Unsuitable(String),
-}
-
-impl From<tokio_postgres::Error> for ConnectError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Refused(error)
-    }
-}
+const TRANSACTION_POOLING: &str = "a pooler between hands the server's process to others after each transaction, and delivery \
+     needs one of its own. Set pool_mode = session for this database (PgBouncer), or connect to the server itself";
 
 /// A checked connection.
 pub(super) struct Session {
     pub(super) client: Client,
     connection: JoinHandle<()>,
     pid: i32,
+    peer: Peer,
     /// Prepared statements by their text. Bounded by [`MAX_STATEMENTS`].
     statements: Vec<(String, Statement)>,
 }
@@ -190,45 +101,102 @@ pub(super) struct Session {
 const MAX_STATEMENTS: usize = 64;
 
 impl Session {
-    /// Connects and checks.
+    /// Connects to the first server that will do, and checks it. A server that refuses the login ends the search, as in
+    /// libpq; whatever else is wrong with one, the next is tried.
     pub(super) async fn open(target: &Target) -> Result<Self, ConnectError> {
-        timeout(target.connect_timeout, Self::open_unbounded(target))
-            .await
-            .unwrap_or(Err(ConnectError::Timeout(target.connect_timeout)))
+        let limit = target.connect_timeout();
+        let mut failures = Vec::new();
+        'servers: for server in target.servers() {
+            let addresses = match dial::addresses(server, limit).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    failures.push((server.to_string(), error));
+                    continue;
+                }
+            };
+            let several = addresses.len() > 1;
+            for address in addresses {
+                let error = match timeout(limit, Self::open_at(target, server, address)).await {
+                    Ok(Ok(session)) => return Ok(session),
+                    Ok(Err(error)) => error,
+                    Err(_) => ConnectError::Timeout(limit),
+                };
+                let (refused, elsewhere) = (
+                    error.is_login_refused(),
+                    matches!(error, ConnectError::NotWritable(_)),
+                );
+                let name = match address {
+                    Some(address) if several => format!("{server} ({address})"),
+                    _ => server.to_string(),
+                };
+                failures.push((name, error));
+                if refused {
+                    break 'servers;
+                }
+                if elsewhere {
+                    break;
+                }
+            }
+        }
+        match failures.pop() {
+            Some((_, error)) if failures.is_empty() && target.servers().len() == 1 => Err(error),
+            Some(last) => {
+                failures.push(last);
+                Err(ConnectError::NoServer(failures))
+            }
+            None => Err(ConnectError::Unsuitable("no host is named".to_owned())),
+        }
     }
 
-    async fn open_unbounded(target: &Target) -> Result<Self, ConnectError> {
-        let (client, connection) = target.config.connect(NoTls).await?;
-        let connection = tokio::spawn(async move {
-            // Whoever waits for an answer gets the error too, and deals with it.
-            if let Err(error) = connection.await {
-                tracing::debug!(error = describe(&error), "connection to the database ended");
-            }
-        });
+    async fn open_at(
+        target: &Target,
+        server: &Server,
+        address: Option<IpAddr>,
+    ) -> Result<Self, ConnectError> {
+        let dialled = dial::dial(target, server, address).await?;
         let mut session = Self {
-            client,
-            connection,
+            client: dialled.client,
+            connection: dialled.connection,
             pid: 0,
+            peer: Peer {
+                server: server.to_string(),
+                tls: dialled.tls,
+                user: String::new(),
+                version: String::new(),
+            },
             statements: Vec::new(),
         };
-        session.check().await?;
+        session.check(target.session_attrs()).await?;
         Ok(session)
     }
 
-    async fn check(&mut self) -> Result<(), ConnectError> {
+    async fn check(&mut self, wanted: SessionAttrs) -> Result<(), ConnectError> {
         let row = self
             .client
-            .query_one(
+            // Not prepared by name: that is what fails behind a pooler, which can be told better a moment later.
+            .query_typed_one(
                 "SELECT pg_is_in_recovery(), current_setting('server_encoding'), \
-                 current_setting('server_version_num')::int4, pg_backend_pid()",
+                 current_setting('server_version_num')::int4, pg_backend_pid(), \
+                 current_setting('default_transaction_read_only') = 'on', \
+                 current_user::text, current_setting('server_version')",
                 &[],
             )
             .await?;
         let (in_recovery, encoding, version): (bool, String, i32) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         self.pid = row.try_get(3)?;
+        let read_only: bool = row.try_get(4)?;
+        (self.peer.user, self.peer.version) = (row.try_get(5)?, row.try_get(6)?);
         if in_recovery {
             return Err(ConnectError::NotWritable("a standby in recovery"));
+        }
+        match wanted {
+            SessionAttrs::ReadWrite if read_only => {
+                return Err(ConnectError::NotWritable(
+                    "read-only by default (default_transaction_read_only)",
+                ));
+            }
+            SessionAttrs::ReadWrite | SessionAttrs::Any | SessionAttrs::Primary => {}
         }
         if encoding != "UTF8" {
             return Err(ConnectError::Unsuitable(format!(
@@ -249,6 +217,25 @@ impl Session {
             )
             .await?;
         Ok(())
+    }
+
+    /// Refuses a pooler that gives the server's process to somebody else between our transactions: the session's settings and
+    /// prepared statements would be lost, or somebody else's. It shows in that a second session, made while this one is
+    /// idle, gets the same process.
+    pub(super) async fn refuse_transaction_pooling(&self, target: &Target) -> Result<(), ConnectError> {
+        // Who can't have two sessions at once has a process of its own.
+        let Ok(Ok(other)) = timeout(SECOND_SESSION, Self::open(target)).await else {
+            return Ok(());
+        };
+        if other.pid == self.pid && other.peer.server == self.peer.server {
+            return Err(ConnectError::Unsuitable(TRANSACTION_POOLING.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whom it is with, and how.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// The server's process for this session.
@@ -312,7 +299,13 @@ pub(super) async fn end_own_blockers(target: &Target, waiting: i32) -> Result<()
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     if let Some(db) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        let code = db.code().code();
+        let advice = match code {
+            // invalid_sql_statement_name, duplicate_prepared_statement: never of our own doing.
+            "26000" | "42P05" => "; is there a pooler between? It needs pool_mode = session",
+            _ => "",
+        };
+        return format!("{} (SQLSTATE {code}){advice}", db.message());
     }
     let mut text = error.to_string();
     let mut source = error.source();
@@ -322,23 +315,4 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_producer_name_gives_the_application_name_that_the_server_will_show() {
-        assert_eq!(application_name("postgres"), "socket-el/postgres");
-        assert_eq!(application_name(&"x".repeat(63)).len(), APPLICATION_NAME_BYTES);
-    }
-
-    #[test]
-    fn a_target_never_shows_its_password() {
-        let mut config = Config::new();
-        config.host("db.example").user("loader").password("hunter2");
-        let target = Target::new(config, "public", "postgres");
-        assert!(!format!("{target:?} {target}").contains("hunter2"));
-    }
 }

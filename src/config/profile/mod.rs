@@ -1,7 +1,21 @@
 //! Profiles: how to reach a database, kept apart from `config.yml` because of the passwords.
 //!
 //! The file is read when the first profile is asked for, so that a configuration without one needs no file; only
-//! mistakes in profiles that are asked for count.
+//! mistakes in profiles that are asked for count. `connection` reads one profile, through `source` from its keys or its
+//! `url`; `host`, `tls` and `pgpass` know their own parts of it. Connecting is left to the sinks.
+
+mod connection;
+mod host;
+mod pgpass;
+mod source;
+mod tls;
+mod url;
+
+pub use connection::{Keepalives, Profile, SessionAttrs};
+pub use host::{Host, Server};
+pub use tls::{
+    ChannelBinding, ClientIdentity, Roots, SslMode, TlsFileError, TlsFiles, TlsSettings, Verification,
+};
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,61 +23,18 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::file::{FileError, read_text};
-use super::parse;
-use super::problem::{Problem, Problems, quotable, suggestion};
-use super::secret::Secret;
-use super::section::Section;
-use super::tree::Content;
-use super::variables::Variables;
+use crate::config::file::{FileError, read_text};
+use crate::config::parse;
+use crate::config::problem::{Problem, Problems, quotable, suggestion};
+use crate::config::section::Section;
+use crate::config::tree::Content;
+use crate::config::variables::Variables;
 
 /// Names a profiles file in place of the usual one.
 pub const PROFILES_VARIABLE: &str = "SOCKET_EL_PROFILES";
 
 /// Place of the usual profiles file in the home directory.
 const USUAL_FILE: &str = ".socket_el/profile.yml";
-
-/// PostgreSQL cuts longer names off in silence.
-const MAX_NAME_BYTES: usize = 63;
-
-const DEFAULT_HOST: &str = "127.0.0.1";
-const DEFAULT_PORT: u16 = 5432;
-const DEFAULT_SCHEMA: &str = "public";
-
-/// How to reach a database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// The role to log in as.
-    pub user: String,
-    /// Its password, where the server asks for one.
-    pub password: Option<Secret>,
-    /// The database.
-    pub database: String,
-    /// Where the server is.
-    pub host: Host,
-    /// The server's port; part of a Unix socket's name, too.
-    pub port: u16,
-    /// The schema that holds the tables.
-    pub schema: String,
-}
-
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// A name or an address.
-    Tcp(String),
-    /// The directory of its Unix sockets.
-    UnixDirectory(PathBuf),
-}
-
-impl std::fmt::Display for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(host) => f.write_str(host),
-            Self::UnixDirectory(directory) => directory.display().fmt(f),
-        }
-    }
-}
 
 /// Why there is no such profile. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +97,8 @@ struct ProfileFile {
 
 struct Entry {
     outcome: Result<Profile, Vec<Problem>>,
+    /// What is allowed but worth telling.
+    warnings: Vec<String>,
     asked_for: AtomicBool,
 }
 
@@ -211,22 +184,28 @@ impl Profiles {
         file.mistakes.iter().chain(of_entries).cloned().collect()
     }
 
-    /// What is worth telling about the file, when a profile was asked for.
+    /// What is worth telling about the file and the profiles that were asked for.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        match (&self.file, self.entries.get()) {
-            (
-                Some(path),
-                Some(Ok(ProfileFile {
-                    open_to_others: Some(mode),
-                    ..
-                })),
-            ) => vec![format!(
-                "{path}: others can get at the passwords in it (mode {mode:04o}); run: chmod 600 {path}",
-                path = path.display()
-            )],
-            _ => Vec::new(),
-        }
+        let (Some(path), Some(Ok(file))) = (&self.file, self.entries.get()) else {
+            return Vec::new();
+        };
+        let path = &path.display();
+        let of_file = file.open_to_others.map(|mode| {
+            format!("{path}: others can get at the passwords in it (mode {mode:04o}); run: chmod 600 {path}")
+        });
+        let of_profiles = file
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.asked_for.load(Ordering::Relaxed))
+            .flat_map(|(name, entry)| {
+                let name = quotable(name);
+                entry
+                    .warnings
+                    .iter()
+                    .map(move |warning| format!("{path}: profile `{name}`: {warning}"))
+            });
+        of_file.into_iter().chain(of_profiles).collect()
     }
 
     fn file(&self, path: &Path) -> Result<&ProfileFile, &FileError> {
@@ -259,14 +238,16 @@ impl ProfileFile {
             Some((_, Content::Mapping(file_entries))) => {
                 for entry in file_entries {
                     let own_problems = Problems::of(path);
+                    let mut warnings = Vec::new();
                     let profile = Section::of(&entry.value, quotable(&entry.key), &own_problems)
-                        .and_then(|mut section| Profile::read(&mut section));
+                        .and_then(|mut section| Profile::read(&mut section, variables, &mut warnings));
                     let outcome = match profile {
                         Some(profile) if own_problems.count() == 0 => Ok(profile),
                         _ => Err(own_problems.into_sorted()),
                     };
                     let entry_of_file = Entry {
                         outcome,
+                        warnings,
                         asked_for: AtomicBool::new(false),
                     };
                     entries.insert(entry.key.clone(), entry_of_file);
@@ -284,58 +265,4 @@ impl ProfileFile {
             entries,
         }
     }
-}
-
-impl Profile {
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        let user = named(section, "user", None);
-        let password: Option<Secret> = section.optional("password");
-        let database = named(section, "database", None);
-        let host = read_host(section);
-        let port = section.or("port", DEFAULT_PORT);
-        if port == 0 {
-            section.problem("port", "must be from 1 to 65535");
-        }
-        let schema = named(section, "schema", Some(DEFAULT_SCHEMA));
-        Some(Self {
-            user: user?,
-            password: password.filter(|password| !password.expose().is_empty()),
-            database: database?,
-            host: host?,
-            port,
-            schema: schema?,
-        })
-    }
-}
-
-/// A name as PostgreSQL takes it.
-fn named(section: &mut Section<'_>, key: &str, default: Option<&str>) -> Option<String> {
-    let name: String = match default {
-        Some(default) if !section.contains(key) => {
-            // Asked for all the same, so that the key is known.
-            section.optional(key).unwrap_or_else(|| default.to_owned())
-        }
-        _ => section.required(key)?,
-    };
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains('\0') {
-        section.problem(key, &format!("must be 1 to {MAX_NAME_BYTES} bytes, without NUL"));
-        return None;
-    }
-    Some(name)
-}
-
-fn read_host(section: &mut Section<'_>) -> Option<Host> {
-    let host = section.or("host", DEFAULT_HOST.to_owned());
-    if host.is_empty() || host.contains(|character: char| character.is_whitespace() || character == '\0') {
-        section.problem(
-            "host",
-            "must be a name, an address, or the directory of a Unix socket",
-        );
-        return None;
-    }
-    Some(if host.starts_with('/') {
-        Host::UnixDirectory(PathBuf::from(host))
-    } else {
-        Host::Tcp(host)
-    })
 }
