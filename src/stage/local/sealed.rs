@@ -298,11 +298,11 @@ impl Shared {
             }
             guard.database = None;
         }
-        let summed = self
-            .catalog()
-            .get(&number)
-            .map(|generation| generation.entry.summed);
-        if summed == Some(false) {
+        // Of one that is being dropped there may be nothing left; whoever drops it asks for this lock first.
+        let is_unsummed = self.catalog().get(&number).is_some_and(|generation| {
+            generation.entry.state == GenerationState::Sealed && !generation.entry.summed
+        });
+        if is_unsummed {
             self.sum_up(number)?;
         }
         Ok(true)

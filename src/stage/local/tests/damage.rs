@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::support::*;
 use crate::record::Offset;
 use crate::stage::GapCause;
-use crate::stage::local::{LocalPath, MAX_SEALED_OPEN, OpenError};
-use crate::stage::path::ProducerSummary;
+use crate::stage::local::{LocalPath, MAX_SEALED_OPEN, OpenError, generation};
+use crate::stage::path::{GenerationState, ProducerSummary};
 
 /// A closed path of several sealed generations, and what is in it.
 pub(super) async fn sealed(dir: &Path) -> (PathBuf, Vec<Numbered>) {
@@ -240,4 +240,23 @@ async fn an_inspected_path_shows_its_stages_batches_and_outages() {
         ["before anything", "first", "second", "after the restart"]
     );
     assert_eq!(all.len(), 70);
+}
+
+#[tokio::test]
+async fn a_generation_that_is_being_dropped_is_not_summed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open(dir.path());
+    fill(&stage, 20).await;
+    until_settled(&local).await;
+    let shared = local.shared();
+    {
+        // As the drop leaves it after the directory is gone.
+        let mut catalog = shared.catalog_mut();
+        let generation = catalog.get_mut(&0).unwrap();
+        generation.entry.state = GenerationState::Dropping;
+        generation.entry.summed = false;
+    }
+    assert!(shared.close_for_good(0));
+    std::fs::remove_dir_all(generation::dir_of(dir.path(), 0)).unwrap();
+    assert_eq!(shared.settle(0, std::time::Duration::ZERO), Ok(true));
 }
