@@ -2,6 +2,7 @@
 //!
 //! A producer never sees a consumer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
+pub mod operate;
 pub mod postgres;
 
 use std::sync::Arc;
@@ -43,6 +44,11 @@ pub trait Producer: Send + Sync {
             "producer {} keeps no cursor in its sink that could be adopted",
             adoption.producer
         ))
+    }
+
+    /// What an operator can have it do beside delivering; `None` when it keeps nothing in its sink to do that with.
+    fn operations(&self) -> Option<&dyn operate::Operations> {
+        None
     }
 }
 

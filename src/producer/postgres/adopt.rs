@@ -136,6 +136,16 @@ pub async fn adopt(target: &Target, adoption: &Adoption) -> Result<Adopted, Adop
             &[&path_id.to_string(), &stage, &producer, &to_sql(next_offset)],
         )
         .await?;
+    // Whatever is recorded of its tables: their rows of this stage begin no later.
+    transaction
+        .execute(
+            &format!(
+                "UPDATE {} SET from_offset = $3 WHERE stage = $1 AND producer = $2 AND from_offset > $3",
+                tables.table()
+            ),
+            &[&stage, &producer, &to_sql(next_offset)],
+        )
+        .await?;
     transaction.commit().await?;
     adopting.ack(producer, next_offset).await?;
     Ok(Adopted {

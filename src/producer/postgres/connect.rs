@@ -12,6 +12,7 @@ use super::cursor::{self, Retaken, Taken};
 use super::delivery::Delivery;
 use super::dial::ConnectError;
 use super::lane::{Lane, stage_failed};
+use super::made;
 use super::session::{LASTING_COMMIT, Session, Timing, describe, end_own_blockers};
 use super::start::{Beginning, HoldCause, decide};
 use super::target::Target;
@@ -185,6 +186,17 @@ impl Delivery {
         let Some(at) = announce(lane, beginning) else {
             return Ok(());
         };
+        if let (Beginning::Redeliver { from, .. }, Some(session), Some(table)) =
+            (beginning, &self.session, &lane.table)
+        {
+            let noted = made::lower(&session.client, &self.tables, &lane.key, table.name_sql(), from).await;
+            if let Err(error) = noted {
+                lane.needs_claim = true;
+                self.claim_failed(index, &error).await;
+                return Ok(());
+            }
+        }
+        let lane = &mut self.lanes[index];
         let begun = lane.stage.begun(&lane.key.producer).await;
         begun.map_err(stage_failed)?;
         lane.arrived(at, &self.context.stats);
@@ -287,6 +299,10 @@ fn announce(lane: &Lane, beginning: Beginning) -> Option<Offset> {
     match beginning {
         Beginning::First(at) => {
             info!(stage, offset = %at, "first delivery of this stage");
+            Some(at)
+        }
+        Beginning::Follow(at) if lane.claim.is_some() && at == lane.cursor => {
+            debug!(stage, offset = %at, "delivery goes on at the cursor in the database");
             Some(at)
         }
         Beginning::Follow(at) => {

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::record::Offset;
+use crate::stage::path::replay_of;
 
 /// Key of the advisory lock under which our own tables are made: the bytes of `socketel`.
 const TABLES_LOCK: i64 = i64::from_be_bytes(*b"socketel");
@@ -23,6 +24,7 @@ pub(super) struct OwnTables {
     schema: String,
     cursor: String,
     dead_letter: String,
+    table: String,
 }
 
 impl OwnTables {
@@ -31,6 +33,7 @@ impl OwnTables {
         Self {
             cursor: format!("{schema}.\"_socket_el_cursor\""),
             dead_letter: format!("{schema}.\"_socket_el_dead_letter\""),
+            table: format!("{schema}.\"_socket_el_table\""),
             schema,
         }
     }
@@ -45,6 +48,11 @@ impl OwnTables {
         &self.dead_letter
     }
 
+    /// The table that records from which offset on a table holds rows.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
     /// The statements that make what is missing of schema and tables, a statement each.
     pub(super) async fn missing(
         &self,
@@ -54,29 +62,53 @@ impl OwnTables {
         let row = client
             .query_one(
                 "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), \
-                 to_regclass($2) IS NOT NULL, to_regclass($3) IS NOT NULL",
-                &[&schema, &self.cursor, &self.dead_letter],
+                 to_regclass($2) IS NOT NULL, to_regclass($3) IS NOT NULL, to_regclass($4) IS NOT NULL, \
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = 'replay'), \
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'into_table')",
+                &[&schema, &self.cursor, &self.dead_letter, &self.table],
             )
             .await?;
+        let (is_schema, is_cursor, is_dead_letter, is_table): (bool, bool, bool, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (has_replay, has_into): (bool, bool) = (row.try_get(4)?, row.try_get(5)?);
         let mut statements = Vec::new();
-        if !row.try_get::<_, bool>(0)? {
+        if !is_schema {
             statements.push(format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema));
         }
-        if !row.try_get::<_, bool>(1)? {
+        if !is_cursor {
             statements.push(format!(
                 "CREATE TABLE IF NOT EXISTS {} (stage_path_id uuid NOT NULL, stage text NOT NULL, producer text NOT NULL, \
                  epoch bigint NOT NULL, next_offset bigint NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), \
-                 PRIMARY KEY (stage, producer))",
+                 end_offset bigint, replay jsonb, PRIMARY KEY (stage, producer))",
+                self.cursor
+            ));
+        } else if !has_replay {
+            // Of a version without replays.
+            statements.push(format!(
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS end_offset bigint, ADD COLUMN IF NOT EXISTS replay jsonb",
                 self.cursor
             ));
         }
-        if !row.try_get::<_, bool>(2)? {
+        if !is_dead_letter {
             statements.push(format!(
                 "CREATE TABLE IF NOT EXISTS {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stage_path_id uuid NOT NULL, \
                  stage text NOT NULL, producer text NOT NULL, message_offset bigint NOT NULL, record_index integer, \
                  received_at timestamptz NOT NULL, sqlstate text, reason text NOT NULL, payload bytea NOT NULL, \
-                 created_at timestamptz NOT NULL DEFAULT now())",
+                 created_at timestamptz NOT NULL DEFAULT now(), into_table text)",
                 self.dead_letter
+            ));
+        } else if !has_into {
+            statements.push(format!(
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS into_table text",
+                self.dead_letter
+            ));
+        }
+        if !is_table {
+            statements.push(format!(
+                "CREATE TABLE IF NOT EXISTS {} (table_schema text NOT NULL, table_name text NOT NULL, table_oid oid NOT NULL, \
+                 stage text NOT NULL, producer text NOT NULL, from_offset bigint NOT NULL, \
+                 made_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_schema, table_name, stage, producer))",
+                self.table
             ));
         }
         Ok(statements)
@@ -105,9 +137,16 @@ pub(super) struct CursorKey {
     pub(super) stage: String,
     /// The producer.
     pub(super) producer: String,
+    /// The table that a replay delivers into, if that is not the producer's own.
+    pub(super) into_table: Option<String>,
 }
 
 impl CursorKey {
+    /// The producer whose messages these are: a replay delivers another's.
+    pub(super) fn owner(&self) -> &str {
+        replay_of(&self.producer).unwrap_or(&self.producer)
+    }
+
     /// The condition that picks the row.
     fn condition(&self) -> String {
         format!(
@@ -202,6 +241,27 @@ pub(super) async fn take(
         .await?
         .try_get(0)?;
     Ok(Taken::OtherPath(Uuid::parse_str(&other).unwrap_or_default()))
+}
+
+/// Takes the epoch of a row that is there already, whoever has it: how a replay is taken up. `None` when there is no such
+/// row of this stage path.
+pub(super) async fn take_up(
+    client: &Client,
+    tables: &OwnTables,
+    key: &CursorKey,
+) -> Result<Option<(Claim, Offset)>, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            &format!(
+                "UPDATE {} SET epoch = epoch + 1, updated_at = now() \
+                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid RETURNING epoch, next_offset",
+                tables.cursor
+            ),
+            &[&key.stage, &key.producer, &key.path_id.to_string()],
+        )
+        .await?;
+    row.map(|row| Ok((Claim::of(row.try_get(0)?), from_sql(row.try_get(1)?))))
+        .transpose()
 }
 
 /// What a reconnection found.

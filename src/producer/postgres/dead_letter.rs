@@ -58,8 +58,9 @@ pub(super) async fn insert(
 ) -> Result<(), tokio_postgres::Error> {
     let statement = session
         .statement(&format!(
-            "INSERT INTO {} (stage_path_id, stage, producer, message_offset, record_index, received_at, sqlstate, reason, payload) \
-             SELECT $1::text::uuid, $2, $3, l.* FROM unnest($4::int8[], $5::int4[], $6::timestamptz[], $7::text[], $8::text[], $9::bytea[]) l",
+            "INSERT INTO {} (stage_path_id, stage, producer, message_offset, record_index, received_at, sqlstate, reason, payload, \
+             into_table) \
+             SELECT $1::text::uuid, $2, $3, l.*, $10 FROM unnest($4::int8[], $5::int4[], $6::timestamptz[], $7::text[], $8::text[], $9::bytea[]) l",
             tables.dead_letter()
         ))
         .await?;
@@ -89,13 +90,14 @@ pub(super) async fn insert(
             &[
                 &path_id,
                 &key.stage,
-                &key.producer,
+                &key.owner(),
                 &offsets,
                 &records,
                 &times,
                 &states,
                 &reasons,
                 &payloads,
+                &key.into_table,
             ],
         )
         .await?;

@@ -15,7 +15,7 @@ use super::table::{CopyRows, TableError};
 use super::target::Target;
 use super::transaction::{self, Failure, Prepared};
 use crate::backoff::Backoff;
-use crate::exit::RunnerError;
+use crate::exit::{ExitReason, RunnerError};
 use crate::producer::{ProducerContext, RunUntil};
 use crate::stage::{ReadLimit, StageError};
 
@@ -84,6 +84,9 @@ impl Delivery {
     pub(super) async fn run(mut self) -> Result<(), RunnerError> {
         let stop = self.context.stop.clone();
         while !stop.is_cancelled() {
+            if let Some(reason) = self.lanes.iter_mut().find_map(|lane| lane.ended_by.take()) {
+                return Err(RunnerError::new(ExitReason::Failed, reason));
+            }
             if self.session.is_none() {
                 tokio::select! {
                     () = stop.cancelled() => break,

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::PostgresOptions;
-use super::cursor::{Claim, CursorKey};
+use super::cursor::{Claim, CursorKey, OwnTables};
 use super::dead_letter::Verdict;
 use super::encode::{Done, Job, MAX_BYTES, MAX_ROWS, Outcome};
+use super::made;
 use super::session::Timing;
 use super::table::{CopyRows, Table, TableOptions};
 use super::transaction::Prepared;
@@ -78,6 +79,10 @@ pub(super) struct Lane {
     hold_delay: Duration,
     /// What was last logged to stand in the way.
     trouble: Option<String>,
+    /// A replay is not held but ends, for its operator looks on.
+    pub(super) ends_when_held: bool,
+    /// Why it has to end.
+    pub(super) ended_by: Option<String>,
 }
 
 impl Lane {
@@ -90,19 +95,22 @@ impl Lane {
     ) -> Self {
         let name = stage.name().to_owned();
         let table_name = options.table_for(&name);
-        let table = Table::new(TableOptions {
+        let mut table = Table::new(TableOptions {
             schema: schema.to_owned(),
             table: table_name.clone(),
             metadata: options.metadata,
             stage: name.clone(),
         });
+        let key = CursorKey {
+            path_id: stage.path_id(),
+            stage: name,
+            producer: producer.to_owned(),
+            into_table: None,
+        };
+        table.when_made(made::record_sql(&OwnTables::new(schema), &key, table.name_sql()));
         Self {
             head: stage.watch_head(),
-            key: CursorKey {
-                path_id: stage.path_id(),
-                stage: name,
-                producer: producer.to_owned(),
-            },
+            key,
             stage,
             table_name,
             table: Some(table),
@@ -121,6 +129,8 @@ impl Lane {
             retry: Backoff::new(timing.retry_initial, timing.retry_max),
             hold_delay: timing.hold,
             trouble: None,
+            ends_when_held: false,
+            ended_by: None,
         }
     }
 
@@ -144,14 +154,18 @@ impl Lane {
         !self.needs_claim && self.cursor >= self.stage.bounds().head
     }
 
-    /// An operator has to mend something: the lane waits long between attempts.
+    /// An operator has to mend something: the lane waits long between attempts. Each begins with the cursor's row, which the
+    /// operator may have moved past what holds it.
     pub(super) fn hold(&mut self, reason: &str) {
+        self.needs_claim = true;
         self.not_before = Some(Instant::now() + self.hold_delay);
         self.position = self.cursor;
         self.reloads = 0;
         self.changes = 0;
         self.reloaded_once = false;
-        if self.trouble.as_deref() == Some(reason) {
+        if self.ends_when_held {
+            self.ended_by = Some(reason.to_owned());
+        } else if self.trouble.as_deref() == Some(reason) {
             debug!(stage = self.key.stage, "still held");
         } else {
             error!(stage = self.key.stage, table = self.table_name, offset = %self.cursor,

@@ -25,6 +25,8 @@
 //! | `dead_letter` | the dead-letter table |
 //! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
 //! | `adopt` | a stage path takes over another's cursor |
+//! | `made` | the record of tables that we made |
+//! | `operate` | what an operator can have done: replay, skip |
 //!
 //! Invariants:
 //! * One connection per producer; whoever commits holds the cursor's row lock from the first statement on.
@@ -41,6 +43,8 @@ mod delivery;
 mod dial;
 mod encode;
 mod lane;
+mod made;
+mod operate;
 mod options;
 mod probe;
 mod recover;
@@ -60,6 +64,7 @@ pub use target::Target;
 use async_trait::async_trait;
 
 use crate::exit::RunnerError;
+use crate::producer::operate::Operations;
 use crate::producer::{Adoption, Producer, ProducerContext};
 
 use delivery::Delivery;
@@ -102,5 +107,9 @@ impl Producer for PostgresProducer {
             .await
             .map(|adopted| adopted.to_string())
             .map_err(|error| error.to_string())
+    }
+
+    fn operations(&self) -> Option<&dyn Operations> {
+        Some(self)
     }
 }

@@ -35,22 +35,50 @@ impl PostgresOptions {
         self.table.replace(STAGE, stage)
     }
 
+    /// The same, into another table.
+    ///
+    /// # Errors
+    /// In words, when that can't be the name of one.
+    pub fn into_table(&self, table: &str) -> Result<Self, String> {
+        match refused_name(table) {
+            _ if table.contains(['{', '}']) => Err(format!("table {table:?} must not hold braces")),
+            Some(problem) => Err(format!("table {table:?} {problem}")),
+            None => Ok(Self {
+                table: table.to_owned(),
+                ..self.clone()
+            }),
+        }
+    }
+
+    /// Whether a message that is delivered twice stands once.
+    #[must_use]
+    pub fn replays_are_idempotent(&self) -> bool {
+        false
+    }
+
     /// Reads the keys `table` and `metadata`.
     fn read(section: &mut Section<'_>) -> Option<Self> {
         let defaults = Self::default();
         let table: String = section.or("table", defaults.table);
         let metadata = section.or("metadata", defaults.metadata);
-        let literal = table.replace(STAGE, "");
-        let problem = if table.is_empty() || table.contains('\0') {
-            "must be the name of a table, without NUL"
-        } else if literal.contains(['{', '}']) {
-            "may hold {stage}, and no other braces"
-        } else if table.starts_with(OWN_TABLES) {
-            "must not begin with _socket_el_, as socket-el's own tables do"
-        } else {
+        let Some(problem) = refused_name(&table) else {
             return Some(Self { table, metadata });
         };
         section.problem("table", problem);
+        None
+    }
+}
+
+/// Why a table can't have this name.
+fn refused_name(table: &str) -> Option<&'static str> {
+    let literal = table.replace(STAGE, "");
+    if table.is_empty() || table.contains('\0') {
+        Some("must be the name of a table, without NUL")
+    } else if literal.contains(['{', '}']) {
+        Some("may hold {stage}, and no other braces")
+    } else if table.starts_with(OWN_TABLES) {
+        Some("must not begin with _socket_el_, as socket-el's own tables do")
+    } else {
         None
     }
 }

@@ -25,16 +25,17 @@ const PAUSE_MS: std::ops::RangeInclusive<u64> = 50..=250;
 /// A column is widened, which writes the table anew under an exclusive lock, only while it has fewer rows than this.
 const WIDENED_ROWS: u32 = 100_000;
 
-/// Changes the table. Columns that could not be widened are added to `choices.settled`.
+/// Changes the table, and runs `when_made` in the same transaction if that makes it. Columns that could not be widened are added to `choices.settled`.
 pub(super) async fn alter(
     client: &mut Client,
     table: &TableName,
     change: &SchemaChange,
     choices: &mut Choices,
+    when_made: &str,
 ) -> Result<(), TableError> {
     for _ in 0..ATTEMPTS {
         let mut widened = Vec::new();
-        let Err(source) = attempt(client, table, change, choices, &mut widened).await? else {
+        let Err(source) = attempt(client, table, change, choices, when_made, &mut widened).await? else {
             return Ok(());
         };
         match source.code() {
@@ -63,6 +64,7 @@ async fn attempt(
     table: &TableName,
     change: &SchemaChange,
     choices: &mut Choices,
+    when_made: &str,
     widened: &mut Vec<(String, NewType)>,
 ) -> Result<Result<(), tokio_postgres::Error>, TableError> {
     /// Hands a database error back to be judged.
@@ -112,6 +114,9 @@ async fn attempt(
     sql.push_str(&change.sql(&layout, widened));
     if !sql.is_empty() {
         judged!(transaction.batch_execute(&sql).await);
+    }
+    if !layout.exists() && !when_made.is_empty() {
+        judged!(transaction.batch_execute(when_made).await);
     }
     judged!(transaction.commit().await);
     if !sql.is_empty() {

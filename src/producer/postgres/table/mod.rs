@@ -94,6 +94,7 @@ pub struct Table {
     scanned: Scanned,
     scratch: Scratch,
     warned: BTreeSet<String>,
+    when_made: String,
 }
 
 impl Table {
@@ -120,7 +121,19 @@ impl Table {
             scanned: Scanned::default(),
             scratch: Scratch::default(),
             warned: BTreeSet::new(),
+            when_made: String::new(),
         }
+    }
+
+    /// Statements to be run in the transaction that makes the table, after it is made.
+    pub fn when_made(&mut self, sql: String) {
+        self.when_made = sql;
+    }
+
+    /// The table's name in SQL, with its schema.
+    #[must_use]
+    pub fn name_sql(&self) -> &str {
+        &self.shown
     }
 
     /// Reads the layout and its fingerprint from the catalog. A table that is absent is fine: it is made from the
@@ -136,7 +149,7 @@ impl Table {
             tracing::warn!(
                 table = self.shown,
                 stage = self.stage,
-                "the table was dropped: it is made again, and its comment says from which offset on it holds rows"
+                "the table was dropped: it is made again, and _socket_el_table says from which offset on it holds rows"
             );
         }
         let same =
@@ -213,7 +226,7 @@ impl Table {
     /// [`TableError::Locked`] when others hold locks on the table for too long; otherwise as [`Table::load`].
     pub async fn apply(&mut self, client: &mut Client, change: SchemaChange) -> Result<(), TableError> {
         self.choices.named.extend(change.list.iter().cloned());
-        alter::alter(client, &self.name, &change, &mut self.choices).await?;
+        alter::alter(client, &self.name, &change, &mut self.choices, &self.when_made).await?;
         self.load(client).await
     }
 

@@ -1,0 +1,183 @@
+//! What an operator can have done about what a producer has delivered: again, not at all, or after all.
+//!
+//! The process that asks does the work itself, on the sink, under the same locks as an engine: so it is the same with and
+//! without one running.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::RunnerError;
+use crate::record::{Offset, Timestamp};
+use crate::stage::SharedStage;
+use crate::stage::path::StagePath;
+use crate::stats::ProducerStats;
+
+/// The stage of a producer that something is done about.
+#[derive(Clone)]
+pub struct Scope {
+    /// The producer's name.
+    pub producer: String,
+    /// The path of the stage.
+    pub path: Arc<dyn StagePath>,
+    /// The stage.
+    pub stage: SharedStage,
+}
+
+/// What is to be delivered again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayWish {
+    /// The command as it was given, by which the same one is known again.
+    pub asked: String,
+    /// The first message.
+    pub from: Offset,
+    /// Before which message it ends, if not with the last one that was delivered.
+    pub to: Option<Offset>,
+    /// The table to deliver into, if not the producer's own.
+    pub into_table: Option<String>,
+    /// Whether rows may stand twice.
+    pub allow_duplicates: bool,
+}
+
+/// How it is prevented that a replay's rows stand twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubles {
+    /// The table does not exist, or is empty.
+    NoneThere,
+    /// The table was made anew after these messages; the replay ends where its rows begin.
+    MadeLater,
+    /// Offsets that stand in the table are left out.
+    LeftOut,
+    /// It is not.
+    Allowed,
+}
+
+/// What a replay is going to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplayPlan {
+    /// The table, quoted for SQL.
+    pub table: String,
+    /// The first offset.
+    pub from: Offset,
+    /// Where it stands: equal to `from`, or further on when it is resumed.
+    pub next: Offset,
+    /// The offset after the last.
+    pub to: Offset,
+    /// Messages from `next` to `to` that the stage holds.
+    pub messages: u64,
+    /// When the first of them was received.
+    pub received_first: Option<Timestamp>,
+    /// When the last of them was received.
+    pub received_last: Option<Timestamp>,
+    /// Messages among them that stand in the table already.
+    pub standing: u64,
+    /// Messages among them that stand as dead letters. They are left out: `dead-letters retry` delivers them.
+    pub dead_letters: u64,
+    /// What becomes of rows that would stand twice.
+    pub doubles: Doubles,
+    /// When the table was made anew, if that is what the end comes from.
+    pub made_at: Option<String>,
+}
+
+impl fmt::Display for ReplayPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.doubles {
+            Doubles::NoneThere => f.write_str("no row stands twice: the table holds none yet"),
+            Doubles::MadeLater => write!(
+                f,
+                "no row stands twice: the table was made anew{} and holds rows from offset {} on, where the replay ends",
+                self.made_at
+                    .as_deref()
+                    .map_or(String::new(), |at| format!(" at {at}")),
+                self.to
+            ),
+            Doubles::LeftOut => write!(
+                f,
+                "no row stands twice: offsets that stand in the table are left out ({} messages)",
+                self.standing
+            ),
+            Doubles::Allowed => {
+                f.write_str("rows that stand in the table already will stand twice, as was asked for")
+            }
+        }
+    }
+}
+
+/// How a replay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayEnd {
+    /// Everything is delivered, and nothing of the replay is left.
+    Done,
+    /// It was stopped, and can be resumed from here.
+    Stopped(Offset),
+}
+
+/// What stepping over messages is going to do, or has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipping {
+    /// The cursor before.
+    pub from: Offset,
+    /// The cursor afterwards.
+    pub to: Offset,
+    /// Messages between them.
+    pub messages: u64,
+    /// When the first of them was received.
+    pub received_first: Option<Timestamp>,
+    /// When the last of them was received.
+    pub received_last: Option<Timestamp>,
+}
+
+/// What an operator can have a producer do beside delivering.
+#[async_trait]
+pub trait Operations: Send + Sync {
+    /// What a replay would do; nothing is changed.
+    ///
+    /// # Errors
+    /// When it would be refused, or the sink or the stage can't be asked.
+    async fn plan_replay(&self, scope: &Scope, wish: &ReplayWish) -> Result<ReplayPlan, RunnerError>;
+
+    /// Begins a replay, or finds the unfinished one that the same wish has begun.
+    ///
+    /// # Errors
+    /// As [`plan_replay`](Self::plan_replay), and when another replay is unfinished.
+    async fn begin_replay(&self, scope: &Scope, wish: &ReplayWish) -> Result<ReplayPlan, RunnerError>;
+
+    /// The unfinished replay, if there is one.
+    ///
+    /// # Errors
+    /// When the sink or the stage can't be asked.
+    async fn unfinished_replay(&self, scope: &Scope) -> Result<Option<ReplayPlan>, RunnerError>;
+
+    /// Delivers what the begun replay has yet to deliver, until it is done or told to stop. Whoever else is at it is fenced.
+    ///
+    /// # Errors
+    /// When it is fenced, or an operator has to mend something; it can be resumed.
+    async fn replay(
+        &self,
+        scope: &Scope,
+        stats: Arc<ProducerStats>,
+        stop: CancellationToken,
+    ) -> Result<ReplayEnd, RunnerError>;
+
+    /// Ends an unfinished replay where it stands, and returns where that is; `None` when there was none.
+    ///
+    /// # Errors
+    /// When the sink or the stage can't be asked.
+    async fn abandon_replay(&self, scope: &Scope) -> Result<Option<Offset>, RunnerError>;
+
+    /// What stepping over all messages before `to` would do; nothing is changed.
+    ///
+    /// # Errors
+    /// When it would be refused, or the sink or the stage can't be asked.
+    async fn plan_skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError>;
+
+    /// Moves the cursor to `to`; the messages before it become dead letters.
+    ///
+    /// # Errors
+    /// As [`plan_skip`](Self::plan_skip). What is skipped by then stays so.
+    async fn skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError>;
+}

@@ -1,0 +1,120 @@
+//! What an operator can have done about delivered messages, on PostgreSQL.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `facts` | what database and stage say about a replay that is wished for |
+//! | `decide` | whether it can be done without doubling rows, and how: a pure decision |
+//! | `begin` | the replay's row, made under the lock of the producer's own |
+//! | `replay` | the delivery itself, by the same loop as an engine's; its end |
+//! | `stretch` | the stage as a replay reads it: up to an end, without what is to be left out |
+//! | `left_out` | which offsets are to be left out |
+//! | `skip` | stepping over messages |
+//! | `error` | why something could not be done |
+//!
+//! Invariants:
+//! * a producer's own cursor moves only under its row's lock; a replay never moves it;
+//! * a message is a row or a dead letter, never both: what stands as a dead letter is left out of a replay, and no dead
+//!   letter is delivered while a replay of its stage is unfinished.
+
+mod begin;
+mod decide;
+mod error;
+mod facts;
+mod left_out;
+mod replay;
+mod skip;
+mod stretch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::cursor::CursorKey;
+use super::table::{Table, TableOptions};
+use super::{PostgresOptions, PostgresProducer};
+use crate::exit::RunnerError;
+use crate::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, Skipping};
+use crate::record::Offset;
+use crate::stage::path::replay_cursor;
+use crate::stats::ProducerStats;
+
+use error::OperateError;
+
+/// How long the engine that holds a row may take to end its transaction, in milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 30_000;
+
+/// The row of the producer's own cursor.
+fn own_key(scope: &Scope) -> CursorKey {
+    CursorKey {
+        path_id: scope.stage.path_id(),
+        stage: scope.stage.name().to_owned(),
+        producer: scope.producer.clone(),
+        into_table: None,
+    }
+}
+
+/// The row of the producer's replay.
+fn replay_key(scope: &Scope) -> CursorKey {
+    CursorKey {
+        producer: replay_cursor(&scope.producer),
+        ..own_key(scope)
+    }
+}
+
+/// The options of a delivery into another table, if one is named.
+fn options_into(
+    options: &PostgresOptions,
+    into_table: Option<&str>,
+) -> Result<PostgresOptions, OperateError> {
+    match into_table {
+        None => Ok(options.clone()),
+        Some(table) => options.into_table(table).map_err(OperateError::Usage),
+    }
+}
+
+/// The table that a stage is delivered into.
+fn table_of(schema: &str, options: &PostgresOptions, stage: &str) -> Table {
+    Table::new(TableOptions {
+        schema: schema.to_owned(),
+        table: options.table_for(stage),
+        metadata: options.metadata,
+        stage: stage.to_owned(),
+    })
+}
+
+#[async_trait]
+impl Operations for PostgresProducer {
+    async fn plan_replay(&self, scope: &Scope, wish: &ReplayWish) -> Result<ReplayPlan, RunnerError> {
+        Ok(begin::begin(&self.target, &self.options, scope, wish, true).await?)
+    }
+
+    async fn begin_replay(&self, scope: &Scope, wish: &ReplayWish) -> Result<ReplayPlan, RunnerError> {
+        Ok(begin::begin(&self.target, &self.options, scope, wish, false).await?)
+    }
+
+    async fn unfinished_replay(&self, scope: &Scope) -> Result<Option<ReplayPlan>, RunnerError> {
+        Ok(begin::unfinished(&self.target, &self.options, scope).await?)
+    }
+
+    async fn replay(
+        &self,
+        scope: &Scope,
+        stats: Arc<ProducerStats>,
+        stop: CancellationToken,
+    ) -> Result<ReplayEnd, RunnerError> {
+        Ok(replay::replay(&self.target, &self.options, self.timing, scope, stats, stop).await?)
+    }
+
+    async fn abandon_replay(&self, scope: &Scope) -> Result<Option<Offset>, RunnerError> {
+        Ok(replay::abandon(&self.target, &self.options, scope).await?)
+    }
+
+    async fn plan_skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError> {
+        Ok(skip::plan(&self.target, scope, to).await?)
+    }
+
+    async fn skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError> {
+        Ok(skip::skip(&self.target, &self.timing, scope, to).await?)
+    }
+}
