@@ -9,7 +9,9 @@ use crate::export::ExportArgs;
 use crate::forget::ForgetArgs;
 use crate::gaps::GapsArgs;
 use crate::list::ListArgs;
+use crate::replay::ReplayArgs;
 use crate::show::ShowArgs;
+use crate::skip::SkipArgs;
 use crate::tail::TailArgs;
 use crate::verify::VerifyArgs;
 
@@ -81,6 +83,10 @@ pub(crate) enum Command {
     /// or with --keep-cursor where the cursor stands, which is only right for a path that was moved, or when the rows before
     /// it are known to be there.
     Adopt(AdoptArgs),
+    /// Deliver once more what a stage still holds of what was delivered: after rows were lost
+    Replay(ReplayArgs),
+    /// Step over messages that block a producer; they become dead letters
+    Skip(SkipArgs),
     /// Print a script that completes this command line in a shell
     Completions(CompletionsArgs),
     /// Print the man page, or write those of all commands into a directory

@@ -13,8 +13,11 @@ mod list;
 mod message;
 mod output;
 mod place;
+mod producing;
 mod range;
+mod replay;
 mod show;
+mod skip;
 mod stopping;
 mod table;
 mod tail;
@@ -42,6 +45,8 @@ async fn run(cli: &Cli) -> Result<(), RunnerError> {
         Command::Export(args) => export::export(cli, args).await,
         Command::Forget(args) => forget::forget(cli, args).await,
         Command::Adopt(args) => adopt::adopt(cli, args).await,
+        Command::Replay(args) => replay::replay(cli, args).await,
+        Command::Skip(args) => skip::skip(cli, args).await,
         Command::Completions(args) => print_bytes(&manual::completions(args, Cli::command())),
         Command::Man(args) => {
             let page = manual::man(args, Cli::command());

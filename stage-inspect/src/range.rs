@@ -3,7 +3,7 @@
 use clap::Args;
 use socket_el::exit::RunnerError;
 use socket_el::record::{Offset, Timestamp};
-use socket_el::stage::path::{BatchPosition, BatchQuery};
+use socket_el::stage::path::{BatchPosition, BatchQuery, StagePath};
 use socket_el::stage::{ReadLimit, ReadOutcome, SharedStage};
 
 use crate::chosen::Chosen;
@@ -40,14 +40,19 @@ impl RangeArgs {
         let to = Offset::new(self.to.unwrap_or(u64::MAX)).min(bounds.head);
         let mut from = Offset::new(self.from).max(bounds.oldest);
         if let Some(since) = self.since {
-            from = from.max(first_since(chosen, from, since).await?);
+            from = from.max(first_since(chosen.path.as_ref(), &chosen.stage()?, from, since).await?);
         }
         Ok(Pages::new(chosen.stage()?, from, to))
     }
 }
 
 /// Offset of the first message at `from` or after it that was received at `since` or later; the head if there is none.
-async fn first_since(chosen: &Chosen, from: Offset, since: Timestamp) -> Result<Offset, RunnerError> {
+pub(crate) async fn first_since(
+    path: &dyn StagePath,
+    stage: &SharedStage,
+    from: Offset,
+    since: Timestamp,
+) -> Result<Offset, RunnerError> {
     let mut query = BatchQuery {
         from: BatchPosition {
             offset: from,
@@ -57,13 +62,9 @@ async fn first_since(chosen: &Chosen, from: Offset, since: Timestamp) -> Result<
         only_outages: false,
         limit: SEARCH,
     };
-    let head = chosen.summary.bounds.head;
+    let head = stage.bounds().head;
     let batch = loop {
-        let page = chosen
-            .path
-            .batches(&chosen.summary.name, query)
-            .await
-            .map_err(stage_failed)?;
+        let page = path.batches(stage.name(), query).await.map_err(stage_failed)?;
         match (
             page.batches.into_iter().find(|batch| batch.outage.is_none()),
             page.next,
@@ -73,7 +74,7 @@ async fn first_since(chosen: &Chosen, from: Offset, since: Timestamp) -> Result<
             (None, None) => return Ok(head),
         }
     };
-    let mut pages = Pages::new(chosen.stage()?, batch.first.max(from), batch.end);
+    let mut pages = Pages::new(stage.clone(), batch.first.max(from), batch.end);
     while let Some(page) = pages.next().await? {
         for batch in &page.batches {
             let mut messages = batch.messages_from(from);

@@ -12,4 +12,5 @@ mod kills;
 mod outages;
 mod owners;
 mod recorded_feeds;
+mod replays;
 mod two_processes;

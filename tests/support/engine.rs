@@ -75,15 +75,20 @@ impl Workspace {
 
     /// Runs `stage-inspect`, which `cargo test --workspace` builds beside `socket-el`, until it ends.
     pub(crate) async fn inspect(&self, arguments: &[&str]) -> Process {
+        let mut process = self.spawn(&self.tool(), arguments, &[]);
+        process.end().await;
+        process
+    }
+
+    /// The binary `stage-inspect`.
+    pub(crate) fn tool(&self) -> PathBuf {
         let binary = Path::new(env!("CARGO_BIN_EXE_socket-el")).with_file_name("stage-inspect");
         assert!(
             binary.is_file(),
             "no {}: run `cargo test --workspace`, which builds it",
             binary.display()
         );
-        let mut process = self.spawn(&binary, arguments, &[]);
-        process.end().await;
-        process
+        binary
     }
 
     /// Starts any program in this directory, with more variables in its environment.

@@ -2,7 +2,10 @@
 
 mod epochs;
 mod exactly_once;
+mod operator;
 mod outage;
 mod poison;
+mod replay;
+mod skip;
 mod starting;
 mod support;

@@ -230,6 +230,11 @@ impl MemoryStage {
         state.batches.retain(|batch| batch.end().get() > oldest);
     }
 
+    /// Whether there was such a cursor.
+    pub(super) fn forget_cursor(&self, producer: &str) -> bool {
+        self.state.lock().unwrap().cursors.remove(producer).is_some()
+    }
+
     pub(super) fn set_local_cursor(&self, next: Option<u64>) {
         let mut state = self.state.lock().unwrap();
         state.cursors.clear();

@@ -1,0 +1,111 @@
+//! The producer and the stage of it that a command is about: from the configuration and the profiles to both of them open.
+
+use std::path::Path;
+
+use socket_el::commands::builtin_registry;
+use socket_el::config::{Config, LoadOptions, ProducerRunner};
+use socket_el::exit::{ExitReason, RunnerError};
+use socket_el::producer::operate::{Operations, Scope};
+
+use crate::cli::Cli;
+use crate::place::{Place, close};
+
+/// Reads the configuration with everything in it, for the producer's database stands there.
+pub(crate) fn load(cli: &Cli, profiles: Option<&Path>) -> Result<Config, RunnerError> {
+    if cli.at.path.is_some() {
+        return Err(RunnerError::new(
+            ExitReason::Configuration,
+            "this needs the configuration (-c) in place of --path: the producer's database stands there",
+        ));
+    }
+    let options = LoadOptions {
+        profiles: profiles.map(Path::to_owned),
+        ..LoadOptions::default()
+    };
+    let loaded = Config::load(&cli.at.config, &builtin_registry(), &options)
+        .map_err(|error| RunnerError::new(ExitReason::Configuration, error))?;
+    Ok(loaded.config)
+}
+
+/// The producer that was named, or the only one that delivers the stage.
+pub(crate) fn choose<'a>(
+    config: &'a Config,
+    stage: &'a str,
+    named: Option<&str>,
+) -> Result<&'a ProducerRunner, String> {
+    let delivering: Vec<_> = config.producers_of(stage).collect();
+    let names = || {
+        delivering
+            .iter()
+            .map(|producer| producer.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (named, delivering.as_slice()) {
+        (Some(name), _) => delivering
+            .iter()
+            .copied()
+            .find(|producer| producer.name == name)
+            .ok_or_else(|| {
+                format!(
+                    "no producer {name} delivers stage {}; those that do: {}",
+                    stage,
+                    names()
+                )
+            }),
+        (None, [only]) => Ok(only),
+        (None, []) => Err(format!("no producer delivers stage {}", stage)),
+        (None, _) => Err(format!(
+            "several producers deliver stage {}: choose one of {} with --producer",
+            stage,
+            names()
+        )),
+    }
+}
+
+/// What a producer can be asked to do.
+pub(crate) fn operations(producer: &ProducerRunner) -> Result<&dyn Operations, RunnerError> {
+    producer.producer.operations().ok_or_else(|| {
+        RunnerError::new(
+            ExitReason::Configuration,
+            format!(
+                "producer {} is of a variety that can't be asked to do that",
+                producer.name
+            ),
+        )
+    })
+}
+
+/// Opens the stage, through the engine that has it open or by its files, lets `work` use it, and closes it again.
+pub(crate) async fn with_stage<T>(
+    cli: &Cli,
+    profiles: Option<&Path>,
+    stage: &str,
+    producer: Option<&str>,
+    work: impl AsyncFnOnce(&dyn Operations, &Scope) -> Result<T, RunnerError>,
+) -> Result<T, RunnerError> {
+    let wrong = |message: String| RunnerError::new(ExitReason::Configuration, message);
+    let config = load(cli, profiles)?;
+    let consumer = config
+        .consumer(stage)
+        .ok_or_else(|| wrong(format!("the configuration has no consumer {stage}")))?;
+    let runner = choose(&config, stage, producer).map_err(wrong)?;
+    let operations = operations(runner)?;
+    let path = Place::of_stage(&config, consumer).open(cli).await?;
+    let outcome = match path.stage(stage) {
+        Some(open) => {
+            let scope = Scope {
+                producer: runner.name.clone(),
+                path: path.clone(),
+                stage: open,
+            };
+            work(operations, &scope).await
+        }
+        None => Err(RunnerError::new(
+            ExitReason::Failed,
+            format!("nothing was ever staged of {stage}"),
+        )),
+    };
+    let closed = close(path).await;
+    outcome.and_then(|done| closed.map(|()| done))
+}
