@@ -113,6 +113,13 @@ async fn a_pooler_in_session_mode_works_and_in_transaction_mode_is_refused_with_
     let session = Bouncer::start(&binary, &server, "session");
     let said = home.probe(&keys(session.port)).await.unwrap();
     assert!(said.contains("connected to 127.0.0.1:"), "{said}");
+    // Newer ones take options.
+    if let Err(said) = home
+        .probe(&(keys(session.port) + "  options: -c geqo=off\n"))
+        .await
+    {
+        assert!(said.contains("ignore_startup_parameters"), "{said}");
+    }
     for mode in ["transaction", "statement"] {
         let shared = Bouncer::start(&binary, &server, mode);
         let said = home.probe(&keys(shared.port)).await.unwrap_err();

@@ -67,6 +67,7 @@ impl ConnectError {
         match self {
             Self::Timeout(_) | Self::Lookup(_) | Self::NotWritable(_) => false,
             Self::Unsuitable(_) => true,
+            Self::Refused(error) if is_bad_startup(error) => true,
             Self::Refused(error) if error.as_db_error().is_some() => {
                 !matches!(action_for(error), Action::Reconnect | Action::Retry)
             }
@@ -261,11 +262,21 @@ fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
         .downcast_ref()
 }
 
+/// A pooler that does not know something of what every connection begins with: it won't learn it by being asked again.
+fn is_bad_startup(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|state| state.code() == "08P01")
+}
+
 /// What an error of the client library says, with what to do where it is about the profile.
 fn explain(error: &tokio_postgres::Error) -> String {
     use rustls::{CertificateError, Error as TlsError};
 
     let text = describe(error);
+    if is_bad_startup(error) {
+        return format!(
+            "{text} (a pooler? PgBouncer before 1.20 takes `options` only with ignore_startup_parameters)"
+        );
+    }
     let advice = match rustls_error(error) {
         Some(TlsError::InvalidCertificate(cause)) => match cause {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
