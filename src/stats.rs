@@ -1,6 +1,10 @@
 //! Counters of the runners: written on the hot path, read by the log, the progress bars and the status.
 
+mod state;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use state::{ConsumerState, StateCell, StateSnapshot};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -33,6 +37,12 @@ pub struct ConsumerStats {
     pub connects: Counter,
     /// Recorded stretches in which messages may have been missed.
     pub gaps: Counter,
+    /// Messages that were for the consumer and not for the stage: answers, heartbeats. Not among `received`.
+    pub control: Counter,
+    /// Attempts to connect, whatever became of them.
+    pub attempts: Counter,
+    /// What the consumer is doing.
+    pub state: StateCell,
 }
 
 /// What one producer has done since the process started, over all its stages.

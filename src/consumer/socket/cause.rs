@@ -60,6 +60,11 @@ pub(super) fn closed(frame: Option<&CloseFrame>) -> String {
     }
 }
 
+/// It happened before everything was subscribed.
+pub(super) fn while_subscribing(cause: &str) -> String {
+    format!("while subscribing: {cause}")
+}
+
 /// Nothing came at all.
 pub(super) fn gone(silence: Duration) -> String {
     format!(
@@ -70,7 +75,7 @@ pub(super) fn gone(silence: Duration) -> String {
 
 /// No data came.
 pub(super) fn idle(silence: Duration) -> String {
-    format!("no data message for {} s (idle_timeout)", silence.as_secs_f32())
+    format!("no data message for {} s (idle)", silence.as_secs_f32())
 }
 
 fn meaning(code: CloseCode) -> &'static str {

@@ -1,10 +1,9 @@
 //! Where a feed is: a `uri` taken apart, so that its credentials are used and never shown.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
-use tokio_tungstenite::tungstenite::http::uri::{Authority, PathAndQuery, Scheme};
+use tokio_tungstenite::tungstenite::http::uri::{PathAndQuery, Scheme};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+
+use super::authority::{Authority, AuthorityError, Credentials};
 
 /// The address of a WebSocket server.
 #[derive(Clone)]
@@ -33,6 +32,18 @@ pub(super) enum EndpointError {
     NoHost,
     #[error("has a port that is no number from 1 to 65535")]
     Port,
+    #[error("has a user or password that is not UTF-8")]
+    Credentials,
+}
+
+impl From<AuthorityError> for EndpointError {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::NoHost => Self::NoHost,
+            AuthorityError::Port => Self::Port,
+            AuthorityError::Credentials => Self::Credentials,
+        }
+    }
 }
 
 impl Endpoint {
@@ -48,23 +59,13 @@ impl Endpoint {
             _ => return Err(EndpointError::Scheme),
         };
         let authority = parts.authority.ok_or(EndpointError::NoHost)?;
-        let (credentials, place) = match authority.as_str().rsplit_once('@') {
-            Some((credentials, place)) => (Some(credentials), place),
-            None => (None, authority.as_str()),
-        };
-        let bare_authority: Authority = place.parse().map_err(|_| EndpointError::NoHost)?;
-        if bare_authority.host().is_empty() {
-            return Err(EndpointError::NoHost);
-        }
-        let port = match (bare_authority.port_u16(), place.rsplit_once(':')) {
-            (Some(0), _) => return Err(EndpointError::Port),
-            (Some(port), _) => port,
-            // What follows the last colon of a bracketed IPv6 address without a port is no port.
-            (None, Some((_, rest))) if !rest.ends_with(']') => return Err(EndpointError::Port),
-            (None, _) if is_tls => 443,
-            (None, _) => 80,
-        };
-        let host = bare_authority.host().trim_matches(['[', ']']).to_owned();
+        let Authority {
+            bare,
+            host,
+            port,
+            credentials,
+        } = Authority::parse(&authority)?;
+        let port = port.unwrap_or(if is_tls { 443 } else { 80 });
         let path_and_query = parts
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -74,10 +75,10 @@ impl Endpoint {
         } else {
             ""
         };
-        let shown = format!("{scheme}://{place}{}{query}", path_and_query.path());
+        let shown = format!("{scheme}://{bare}{}{query}", path_and_query.path());
         let uri = Uri::builder()
             .scheme(scheme)
-            .authority(bare_authority)
+            .authority(bare)
             .path_and_query(path_and_query)
             .build()
             .map_err(|_| EndpointError::NotAUri)?;
@@ -87,7 +88,7 @@ impl Endpoint {
             host,
             port,
             is_tls,
-            authorization: credentials.and_then(basic_authorization),
+            authorization: credentials.as_ref().and_then(Credentials::basic),
         })
     }
 
@@ -123,18 +124,6 @@ impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown)
     }
-}
-
-/// The header for `user:password`, each percent-encoded as in a URI.
-fn basic_authorization(credentials: &str) -> Option<HeaderValue> {
-    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-    let mut plain: Vec<u8> = percent_decode_str(user).collect();
-    plain.push(b':');
-    plain.extend(percent_decode_str(password));
-    // Base64 has only characters that a header may hold.
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(plain))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 #[cfg(test)]

@@ -1,22 +1,33 @@
 //! The variety `socket`: messages of a WebSocket server, ws or wss.
 //!
-//! [`SocketConsumer::run`] is the life of it: connect, receive until the connection is lost, wait, connect again. Messages are
-//! kept byte for byte with their time of receipt. Every stretch from the loss of a connection until the next is subscribed is
+//! [`SocketConsumer::run`] is the life of it: connect, subscribe, receive until the connection is lost, wait, connect again. Data
+//! is kept byte for byte with its time of receipt; answers and heartbeats that the configuration names are counted and kept out. Every stretch from the loss of a connection until the next is subscribed is
 //! recorded in the stage, between the messages before and after it. The time before the first connection is none:
 //! nobody was promised messages yet.
 //!
 //! Left to others: batches and backpressure ([`Batcher`]), what the messages mean.
 
+mod authority;
 mod cause;
 mod connect;
 mod endpoint;
+mod farewell;
+mod gap;
+mod intake;
 mod liveness;
+mod pattern;
+mod proxy;
+mod refusal;
+mod script;
 mod session;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -26,11 +37,18 @@ use super::{Consumer, ConsumerContext, ConsumerVariety};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::exit::RunnerError;
-use crate::record::Timestamp;
-use crate::stage::{Outage, StageError};
+use crate::stage::StageError;
 use connect::Socket;
-use session::{End, Loss, Session};
+use gap::Gap;
+use intake::Intake;
+use refusal::Remedy;
+use script::Script;
+use session::{End, Session};
 use settings::Settings;
+use status::Status;
+
+/// What only an operator can mend is tried again after half of this to all of it.
+const OPERATOR_RETRY: Duration = Duration::from_secs(120);
 
 /// Makes consumers of WebSocket servers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,10 +85,10 @@ impl Consumer for SocketConsumer {
     async fn probe(&self) -> Result<String, String> {
         let start = Instant::now();
         let shown = self.settings.endpoint.shown();
-        match connect::try_out(&self.settings).await {
-            Ok(socket) => {
+        match connect::connect(&self.settings).await {
+            Ok((socket, _unsaid)) => {
                 let took = start.elapsed();
-                session::hang_up(socket).await;
+                farewell::hang_up(socket).await;
                 Ok(format!("{shown}: handshake done in {} ms", took.as_millis()))
             }
             Err(error) => Err(format!("{shown}: {error}")),
@@ -81,35 +99,42 @@ impl Consumer for SocketConsumer {
 impl SocketConsumer {
     /// Receives over one connection after the other until the consumer is to stop.
     async fn receive(&self, context: &ConsumerContext, batcher: &mut Batcher) -> Result<(), StageError> {
-        let runner = context.name.as_str();
+        let uri = self.settings.endpoint.shown();
+        let status = Status::new(&context.name, uri, Arc::clone(&context.stats));
         let mut backoff = self.settings.backoff.clone();
         let mut delay = Duration::ZERO;
-        let mut lost: Option<Loss> = None;
-        while let Some(socket) = self.connected(context, batcher, &mut backoff, delay).await? {
-            if let Some(loss) = lost.take() {
-                batcher.append_outage(outage(loss.since, loss.cause)).await?;
-            }
-            match Session::new(socket, batcher, &context.stop, &self.settings)
-                .run()
-                .await?
-            {
-                End::Stopped => {
-                    tracing::info!(runner, "connection closed, for the engine stops");
-                    return Ok(());
+        let mut gap: Option<Gap> = None;
+        while let Some(connection) = self
+            .connected(context, &status, batcher, &mut backoff, delay)
+            .await?
+        {
+            let intake = Intake::new(batcher, &status);
+            let session = Session::new(
+                connection,
+                intake,
+                &context.stop,
+                &status,
+                &self.settings,
+                gap.take(),
+            );
+            match session.run().await? {
+                End::Stopped(unfinished) => {
+                    status.stopped();
+                    gap = unfinished;
+                    break;
                 }
                 End::Lost(loss) => {
                     if loss.was_healthy {
                         backoff.reset();
                     }
                     delay = backoff.next_delay();
-                    tracing::warn!(runner, cause = %loss.cause, retry_in_ms = delay.as_millis(), "connection lost");
-                    lost = Some(loss);
+                    status.lost(&loss.cause, delay);
+                    gap = loss.gap;
                 }
             }
         }
-        if let Some(loss) = lost {
-            let cause = format!("{}; not connected again before the engine stopped", loss.cause);
-            batcher.append_outage(outage(loss.since, cause)).await?;
+        if let Some(gap) = gap {
+            batcher.append_outage(gap.until_stop()).await?;
         }
         Ok(())
     }
@@ -118,53 +143,57 @@ impl SocketConsumer {
     async fn connected(
         &self,
         context: &ConsumerContext,
+        status: &Status,
         batcher: &mut Batcher,
         backoff: &mut Backoff,
         delay: Duration,
-    ) -> Result<Option<Socket>, StageError> {
-        let runner = context.name.as_str();
-        let uri = self.settings.endpoint.shown();
-        let mut delay = delay;
+    ) -> Result<Option<(Socket, Script<'_>)>, StageError> {
+        let mut due_at = tokio::time::Instant::now() + delay;
         loop {
             let attempt = async {
-                tokio::time::sleep(delay).await;
+                tokio::time::sleep_until(due_at).await;
+                status.connecting();
                 let start = Instant::now();
                 (connect::connect(&self.settings).await, start.elapsed())
             };
             let (connected, took) = tokio::select! {
                 biased;
-                () = context.stop.cancelled() => return Ok(None),
-                // Nothing is gathered while there is no connection: this only ever tells of a stage that failed.
-                due = batcher.due() => {
-                    due?;
-                    batcher.flush().await?;
-                    continue;
+                () = context.stop.cancelled() => {
+                    status.stopped_waiting();
+                    return Ok(None);
                 }
+                failed = failed(batcher) => return Err(failed),
                 attempt = attempt => attempt,
             };
             match connected {
-                Ok(socket) => {
-                    context.stats.connects.add(1);
-                    tracing::info!(runner, uri, took_ms = took.as_millis(), "connected");
-                    return Ok(Some(socket));
+                Ok(connection) => {
+                    status.connected(took);
+                    return Ok(Some(connection));
                 }
                 Err(error) => {
-                    delay = backoff.next_delay();
-                    tracing::warn!(runner, uri, %error, retry_in_ms = delay.as_millis(), "can't connect");
+                    let delay = backoff.next_delay()
+                        + match error.remedy() {
+                            Remedy::Backoff => Duration::ZERO,
+                            Remedy::After(wait) => wait,
+                            Remedy::Operator => OPERATOR_RETRY.mul_f64(rand::random_range(0.5..=1.0)),
+                        };
+                    status.refused(&error, delay);
+                    due_at = tokio::time::Instant::now() + delay;
                 }
             }
         }
     }
 }
 
-/// The stretch from `since` until now.
-fn outage(since: Timestamp, cause: String) -> Outage {
-    Outage {
-        from: since,
-        // The clock may have been set back meanwhile; a stretch does not end before it begins.
-        to: Timestamp::now().max(since),
-        messages: 0,
-        cause,
+/// Waits for a failure of the stage. Nothing is gathered while there is no connection, so nothing else can become due.
+async fn failed(batcher: &mut Batcher) -> StageError {
+    loop {
+        if let Err(error) = batcher.due().await {
+            return error;
+        }
+        if let Err(error) = batcher.flush().await {
+            return error;
+        }
     }
 }
 

@@ -1,45 +1,43 @@
-//! One live connection: reads messages into the batcher until it is lost or the consumer is to stop.
+//! One live connection: says what the script says, and reads messages into the batcher until the connection is lost or the
+//! consumer is to stop.
 //!
 //! The hot loop takes all frames that are there before it looks at timers again, so a message at full load costs a receive
 //! time and a copy. Pings are answered by the library on the next read, which under load is the next frame.
+
+mod speak;
 
 use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::cause;
 use super::connect::Socket;
-use super::liveness::{Liveness, Verdict};
+use super::farewell::{CLOSE_TIMEOUT, leave};
+use super::gap::Gap;
+use super::intake::Intake;
+use super::liveness::{Heard, IdleAction, Liveness, Verdict};
+use super::script::{Conversation, Meaning, Script};
 use super::settings::Settings;
-use crate::consumer::batcher::Batcher;
+use super::status::Status;
 use crate::record::Timestamp;
 use crate::stage::StageError;
 
 /// Most frames taken before timers and the stop are looked at again.
 const MAX_BURST: usize = 256;
-/// How long a closing handshake may take. What the server sends meanwhile is still received.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a ping may take to be handed to the system; longer, and the peer reads nothing.
-const PING_SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a server still sends after it was told why it is left is read for so long, so that it gets to read the reason.
-const LINGER: Duration = Duration::from_secs(1);
-/// The buffer for that.
-const LINGER_BUFFER_BYTES: usize = 64 << 10;
 /// Data for this long means that the feed is healthy, and the next loss begins with short delays again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The consumer is to stop; the connection is closed in order.
-    Stopped,
+    /// The consumer is to stop; the connection is closed in order. With the stretch that was not over, if there is one.
+    Stopped(Option<Gap>),
     /// There is no connection any more.
     Lost(Loss),
 }
@@ -47,8 +45,8 @@ pub(super) enum End {
 /// A connection that was lost.
 #[derive(Clone, Debug)]
 pub(super) struct Loss {
-    /// Since when messages may have been missed: when anything was last received.
-    pub(super) since: Timestamp,
+    /// The stretch that has begun or goes on. `None` when there was never a connection that promised messages.
+    pub(super) gap: Option<Gap>,
     /// Why, in words.
     pub(super) cause: String,
     /// Whether it had given data for long enough to be called healthy.
@@ -58,10 +56,17 @@ pub(super) struct Loss {
 /// One live connection.
 pub(super) struct Session<'a> {
     socket: Socket,
-    batcher: &'a mut Batcher,
+    intake: Intake<'a>,
     stop: &'a CancellationToken,
+    status: &'a Status,
     liveness: Liveness,
-    connected: Instant,
+    conversation: Conversation<'a>,
+    steps: usize,
+    ping: Message,
+    /// The stretch before this connection, until it is subscribed.
+    gap: Option<Gap>,
+    /// When everything was subscribed.
+    subscribed: Option<Instant>,
     /// When the last data message came.
     last_data: Option<Instant>,
     /// When anything came, by the clock of the messages.
@@ -74,21 +79,48 @@ struct Broken {
     tell: Option<CloseCode>,
 }
 
+impl Broken {
+    /// The connection is of no use any more, or too bad to say anything.
+    fn silently(cause: String) -> Self {
+        Self { cause, tell: None }
+    }
+
+    fn of_error(error: &Error) -> Self {
+        let (cause, tell) = cause::of_error(error);
+        Self { cause, tell }
+    }
+}
+
 impl<'a> Session<'a> {
-    /// A session on a connection that has just been subscribed.
+    /// A session on a connection that has just been made, after the stretch `gap`.
     pub(super) fn new(
-        socket: Socket,
-        batcher: &'a mut Batcher,
+        (socket, mut script): (Socket, Script<'a>),
+        intake: Intake<'a>,
         stop: &'a CancellationToken,
-        settings: &Settings,
+        status: &'a Status,
+        settings: &'a Settings,
+        gap: Option<Gap>,
     ) -> Self {
         let now = Instant::now();
+        let must_answer = settings
+            .ping_message
+            .as_ref()
+            .is_some_and(|ping| ping.expect.is_some());
+        let sign_of_life = if must_answer { Heard::Control } else { Heard::Frame };
         Self {
             socket,
-            batcher,
+            intake,
             stop,
-            liveness: Liveness::new(settings.ping, settings.idle_timeout, now),
-            connected: now,
+            status,
+            liveness: Liveness::new(settings.ping, sign_of_life, settings.idle, now),
+            ping: script
+                .ping
+                .take()
+                .unwrap_or_else(|| Message::Ping(Default::default())),
+            conversation: Conversation::new(script, settings),
+            steps: settings.subscribe.len(),
+            gap,
+            subscribed: None,
             last_data: None,
             last_received: Timestamp::now(),
         }
@@ -101,87 +133,118 @@ impl<'a> Session<'a> {
     pub(super) async fn run(mut self) -> Result<End, StageError> {
         let stop = self.stop;
         let mut stopped = pin!(stop.cancelled());
-        let mut timer = pin!(sleep_until(self.liveness.next_look()));
+        let mut broken = self.speak().await?;
+        let mut next_look = self.next_look();
+        let mut timer = pin!(sleep_until(next_look));
         let broken = loop {
-            tokio::select! {
+            if let Some(broken) = broken {
+                break broken;
+            }
+            // Looks mostly become due later than was thought, which is found out when the timer fires; a new step may bring one
+            // forward.
+            let due_sooner = self.next_look();
+            if due_sooner < next_look {
+                next_look = due_sooner;
+                timer.as_mut().reset(next_look);
+            }
+            broken = tokio::select! {
                 biased;
                 () = &mut stopped => {
                     self.close_in_order().await?;
-                    return Ok(End::Stopped);
+                    return Ok(End::Stopped(self.gap));
                 }
-                due = self.batcher.due() => {
+                due = self.intake.due() => {
                     due?;
-                    let begun = Instant::now();
-                    self.batcher.flush().await?;
-                    self.liveness.forgive(begun.elapsed());
+                    let deaf = self.intake.flush().await?;
+                    self.forgive(deaf);
+                    None
                 }
                 () = &mut timer => {
                     // Whoever was kept from reading finds frames waiting: they are heard before silence is judged.
                     let broken = match self.socket.next().now_or_never() {
                         Some(frame) => self.take(frame).await?,
-                        None => self.look().await,
+                        None => self.look().await?,
                     };
-                    if let Some(broken) = broken {
-                        break broken;
-                    }
-                    timer.as_mut().reset(self.liveness.next_look());
+                    next_look = self.next_look();
+                    timer.as_mut().reset(next_look);
+                    broken
                 }
-                frame = self.socket.next() => {
-                    if let Some(broken) = self.take(frame).await? {
-                        break broken;
-                    }
-                }
-            }
-        };
-        let was_healthy = self
-            .last_data
-            .is_some_and(|last| last.duration_since(self.connected) >= HEALTHY_AFTER);
-        let loss = Loss {
-            since: self.last_received,
-            cause: broken.cause,
-            was_healthy,
+                frame = self.socket.next() => self.take(frame).await?,
+            };
         };
         // What is gathered is staged before time is spent on manners.
-        self.batcher.flush().await?;
+        self.intake.flush().await?;
         if let Some(code) = broken.tell {
             leave(&mut self.socket, code).await;
         }
-        Ok(End::Lost(loss))
+        Ok(End::Lost(self.loss(broken.cause)))
+    }
+
+    fn next_look(&self) -> Instant {
+        let look = self.liveness.next_look();
+        self.conversation
+            .deadline()
+            .map_or(look, |deadline| look.min(deadline))
+    }
+
+    fn forgive(&mut self, deaf: Duration) {
+        self.liveness.forgive(deaf);
+        self.conversation.forgive(deaf);
+    }
+
+    fn loss(self, cause: String) -> Loss {
+        let was_healthy = match (self.subscribed, self.last_data) {
+            (Some(since), Some(last)) => last.saturating_duration_since(since) >= HEALTHY_AFTER,
+            _ => false,
+        };
+        let is_subscribed = self.subscribed.is_some();
+        let cause = if is_subscribed {
+            cause
+        } else {
+            cause::while_subscribing(&cause)
+        };
+        let gap = match self.gap {
+            Some(mut gap) => {
+                gap.goes_on(cause.clone());
+                Some(gap)
+            }
+            // The time before the first messages is no stretch without them.
+            None => (is_subscribed || self.last_data.is_some())
+                .then(|| Gap::new(self.last_received, cause.clone())),
+        };
+        Loss {
+            gap,
+            cause,
+            was_healthy,
+        }
     }
 
     /// Takes this frame and those that are there behind it.
     async fn take(&mut self, first: Option<Result<Message, Error>>) -> Result<Option<Broken>, StageError> {
         let mut frame = first;
-        let mut data = false;
+        let mut heard = Heard::Frame;
         let mut broken = None;
         for taken in 1.. {
-            match frame {
-                Some(Ok(Message::Text(text))) => {
-                    self.receive(text.as_bytes()).await?;
-                    data = true;
-                }
-                Some(Ok(Message::Binary(bytes))) => {
-                    self.receive(&bytes).await?;
-                    data = true;
-                }
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
-                    self.last_received = Timestamp::now();
-                }
+            let message = match frame {
                 Some(Ok(Message::Close(frame))) => {
                     self.last_received = Timestamp::now();
                     broken = Some(self.closed_by_server(frame.as_ref()).await);
                     break;
                 }
+                Some(Ok(message)) => message,
                 Some(Err(error)) => {
-                    let (cause, tell) = cause::of_error(&error);
-                    broken = Some(Broken { cause, tell });
+                    broken = Some(Broken::of_error(&error));
                     break;
                 }
                 None => {
-                    broken = Some(Broken {
-                        cause: cause::ENDED.to_owned(),
-                        tell: None,
-                    });
+                    broken = Some(Broken::silently(cause::ENDED.to_owned()));
+                    break;
+                }
+            };
+            match self.receive(&message).await? {
+                Ok(what) => heard = heard.max(what),
+                Err(refused) => {
+                    broken = Some(refused);
                     break;
                 }
             }
@@ -194,55 +257,107 @@ impl<'a> Session<'a> {
             }
         }
         let now = Instant::now();
-        if data {
+        if heard == Heard::Data {
             self.last_data = Some(now);
         }
-        self.liveness.heard(now, data);
+        if self.liveness.heard(now, heard) {
+            self.status.data_again();
+        }
         Ok(broken)
     }
 
-    async fn receive(&mut self, payload: &[u8]) -> Result<(), StageError> {
+    /// Takes one message of a connection on which nothing more is said. Returns the cause when it is a refusal.
+    async fn overhear(&mut self, message: &Message) -> Result<Option<String>, StageError> {
         self.last_received = Timestamp::now();
-        self.batcher.push(payload, self.last_received).await
+        let Some(payload) = payload(message) else {
+            return Ok(None);
+        };
+        let refusal = match self.conversation.hear(payload) {
+            Meaning::Data => {
+                self.keep(payload).await?;
+                return Ok(None);
+            }
+            Meaning::Control | Meaning::Answer => None,
+            Meaning::Refusal(cause) => Some(cause),
+        };
+        self.status.control();
+        Ok(refusal)
+    }
+
+    /// Takes one message; an answer that was waited for lets the script go on.
+    async fn receive(&mut self, message: &Message) -> Result<Result<Heard, Broken>, StageError> {
+        self.last_received = Timestamp::now();
+        let Some(payload) = payload(message) else {
+            return Ok(Ok(Heard::Frame));
+        };
+        match self.conversation.hear(payload) {
+            Meaning::Data => {
+                self.keep(payload).await?;
+                Ok(Ok(Heard::Data))
+            }
+            Meaning::Control => {
+                self.status.control();
+                Ok(Ok(Heard::Control))
+            }
+            Meaning::Answer => {
+                self.status.control();
+                Ok(match self.speak().await? {
+                    None => Ok(Heard::Control),
+                    Some(broken) => Err(broken),
+                })
+            }
+            Meaning::Refusal(cause) => {
+                self.status.control();
+                Ok(Err(Broken {
+                    cause,
+                    tell: Some(CloseCode::Normal),
+                }))
+            }
+        }
+    }
+
+    /// Hands a data message to the batcher, behind the stretch before it.
+    async fn keep(&mut self, payload: &[u8]) -> Result<(), StageError> {
+        let mut deaf = Duration::ZERO;
+        if let Some(outage) = self.gap.as_mut().and_then(Gap::split) {
+            deaf = self.intake.append_outage(outage).await?;
+        }
+        deaf += self.intake.push(payload, self.last_received).await?;
+        if !deaf.is_zero() {
+            self.forgive(deaf);
+        }
+        Ok(())
     }
 
     /// Looks for silences, and sends a ping when one is due.
-    async fn look(&mut self) -> Option<Broken> {
-        match self.liveness.look(Instant::now()) {
+    async fn look(&mut self) -> Result<Option<Broken>, StageError> {
+        let now = Instant::now();
+        if let Some(cause) = self.conversation.overdue(now) {
+            return Ok(Some(Broken {
+                cause,
+                tell: Some(CloseCode::Normal),
+            }));
+        }
+        Ok(match self.liveness.look(now) {
             Verdict::Alive => None,
-            Verdict::PingNow => {
-                let sent = timeout(PING_SEND_TIMEOUT, self.socket.send(Message::Ping(Bytes::new()))).await;
-                match sent {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(Broken {
-                        cause: cause::of_error(&error).0,
-                        tell: None,
-                    }),
-                    Err(_) => Some(Broken {
-                        cause: cause::NOT_READING.to_owned(),
-                        tell: None,
-                    }),
-                }
-            }
-            Verdict::Gone(silence) => Some(Broken {
-                cause: cause::gone(silence),
-                tell: None,
-            }),
-            Verdict::Idle(silence) => Some(Broken {
+            Verdict::PingNow => return self.send_ping().await,
+            Verdict::Gone(silence) => Some(Broken::silently(cause::gone(silence))),
+            Verdict::Idle(silence, IdleAction::Reconnect) => Some(Broken {
                 cause: cause::idle(silence),
                 tell: Some(CloseCode::Away),
             }),
-        }
+            Verdict::Idle(silence, IdleAction::Warn) => {
+                self.status.silent(&cause::idle(silence));
+                None
+            }
+        })
     }
 
     /// Sends the answer to the server's close frame, which the library has ready.
     async fn closed_by_server(&mut self, frame: Option<&CloseFrame>) -> Broken {
         // A server that does not take it any more has said what it had to say.
         let _ = timeout(CLOSE_TIMEOUT, self.socket.flush()).await;
-        Broken {
-            cause: cause::closed(frame),
-            tell: None,
-        }
+        Broken::silently(cause::closed(frame))
     }
 
     /// Asks the server to close, and keeps what it sends until it has.
@@ -260,41 +375,21 @@ impl<'a> Session<'a> {
         }
         // Taking a message in must not be cancelled, so only the wait for it is under the deadline.
         while let Ok(Some(Ok(message))) = timeout_at(deadline, self.socket.next()).await {
-            match message {
-                Message::Text(text) => self.receive(text.as_bytes()).await?,
-                Message::Binary(bytes) => self.receive(&bytes).await?,
-                // The server has answered: nothing can follow.
-                Message::Close(_) => break,
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            // The server has answered: nothing can follow.
+            if message.is_close() {
+                break;
             }
+            self.overhear(&message).await?;
         }
         Ok(())
     }
 }
 
-/// Tells the server why it is left. It may be in the midst of sending: ending the connection with bytes unread would reset it,
-/// and the server might never read the reason; so what still comes is read, for a moment, and thrown away.
-async fn leave(socket: &mut Socket, code: CloseCode) {
-    let frame = CloseFrame {
-        code,
-        reason: "".into(),
-    };
-    if !matches!(timeout(LINGER, socket.close(Some(frame))).await, Ok(Ok(()))) {
-        return;
+/// What a message holds, if it is one and no frame of the protocol itself.
+fn payload(message: &Message) -> Option<&[u8]> {
+    match message {
+        Message::Text(text) => Some(text.as_bytes()),
+        Message::Binary(bytes) => Some(bytes),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => None,
     }
-    let mut thrown_away = vec![0; LINGER_BUFFER_BYTES];
-    let rest = async { while let Ok(1..) = socket.get_mut().read(&mut thrown_away).await {} };
-    let _ = timeout(LINGER, rest).await;
-}
-
-/// Closes a connection that was only tried.
-pub(super) async fn hang_up(mut socket: Socket) {
-    let closing = async {
-        let closed = socket.close(None).await;
-        while closed.is_ok()
-            && let Some(Ok(message)) = socket.next().await
-            && !message.is_close()
-        {}
-    };
-    let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }

@@ -1,32 +1,32 @@
 //! The keys of the variety `socket`, read into typed values.
 
-use std::collections::BTreeMap;
+mod headers;
+mod talk;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::http::header::{
-    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::endpoint::Endpoint;
-use super::liveness::Ping;
+use super::liveness::{Idle, IdleAction, Ping};
+use super::pattern::Pattern;
+use super::proxy::{self, Proxy};
+use super::script::{Outgoing, Step};
 use super::tls::{TlsFiles, client_config};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::config::units::{ByteSize, Span};
 use crate::stage::envelope::MAX_MESSAGE;
 
-/// Most headers of a handshake.
-const MAX_HEADERS: usize = 64;
-/// Most steps of `subscribe`.
-const MAX_STEPS: usize = 1_000;
-/// Longest message of a step; also what a connection's write buffer must hold.
-pub(super) const MAX_STEP_BYTES: usize = 1 << 20;
+pub(super) use headers::LateHeader;
+use headers::{Headers, read_headers};
+use talk::{read_control, read_ping, read_subscribe};
+
+/// How long no data message may come.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What `max_message_size` may be at most: a message is held in memory, in one piece, and must fit a stage's record.
 const MAX_MESSAGE_BYTES: u64 = 63 << 20;
 const _: () = assert!(MAX_MESSAGE_BYTES <= MAX_MESSAGE as u64);
@@ -37,13 +37,21 @@ pub(super) struct Settings {
     pub(super) endpoint: Endpoint,
     /// Headers of the handshake besides those that the protocol demands.
     pub(super) headers: HeaderMap,
-    /// Text messages to send after every connect, in order.
-    pub(super) subscribe: Vec<Utf8Bytes>,
+    /// Headers whose values stand in files, which are read at every connect.
+    pub(super) late_headers: Vec<LateHeader>,
+    /// `None` for a straight connection.
+    pub(super) proxy: Option<Proxy>,
+    /// What to do after every connect, in order.
+    pub(super) subscribe: Vec<Step>,
+    /// Messages that are no data, at any time.
+    pub(super) control: Vec<Pattern>,
     /// `None` for no pings of our own.
     pub(super) ping: Option<Ping>,
-    /// `None` for never.
-    pub(super) idle_timeout: Option<Duration>,
-    /// From the name's lookup to the last message of `subscribe`.
+    /// `None` for pings of the protocol.
+    pub(super) ping_message: Option<PingMessage>,
+    /// `None` when any silence is fine.
+    pub(super) idle: Option<Idle>,
+    /// From the name's lookup to the end of the handshake.
     pub(super) connect_timeout: Duration,
     /// Delays between attempts.
     pub(super) backoff: Backoff,
@@ -52,18 +60,33 @@ pub(super) struct Settings {
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
+/// A ping that is a message. Holds secrets, so it has no `Debug`.
+#[derive(Clone)]
+pub(super) struct PingMessage {
+    pub(super) send: Outgoing,
+    /// The answer. `None` when any frame is one.
+    pub(super) expect: Option<Pattern>,
+}
+
 impl Settings {
     /// The defaults, for an endpoint without TLS.
     pub(super) fn defaults(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
             headers: HeaderMap::new(),
+            late_headers: Vec::new(),
+            proxy: None,
             subscribe: Vec::new(),
+            control: Vec::new(),
             ping: Some(Ping {
                 interval: Duration::from_secs(20),
                 timeout: Duration::from_secs(10),
             }),
-            idle_timeout: Some(Duration::from_secs(60)),
+            ping_message: None,
+            idle: Some(Idle {
+                timeout: IDLE_TIMEOUT,
+                action: IdleAction::Reconnect,
+            }),
             connect_timeout: Duration::from_secs(30),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
             max_message_bytes: 16 << 20,
@@ -74,10 +97,12 @@ impl Settings {
     /// Reads the keys. `None` when something in the file is wrong; it is then reported.
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let endpoint = read_endpoint(section);
-        let headers = read_headers(section, endpoint.as_ref());
+        let Headers { given, late } = read_headers(section, endpoint.as_ref());
+        let proxy = read_proxy(section, endpoint.as_ref());
         let subscribe = read_subscribe(section);
-        let ping = read_ping(section);
-        let Span(idle_timeout) = section.or("idle_timeout", Span(Duration::from_secs(60)));
+        let control = read_control(section);
+        let (ping, ping_message) = read_ping(section);
+        let idle = read_idle(section);
         let Span(connect_timeout) = section.or("connect_timeout", Span(Duration::from_secs(30)));
         if connect_timeout.is_zero() {
             section.problem("connect_timeout", "must be more than 0s");
@@ -90,10 +115,14 @@ impl Settings {
         let tls = read_tls(section, endpoint.as_ref());
         let endpoint = endpoint.filter(|_| section.is_sound())?;
         Some(Self {
-            headers,
+            headers: given,
+            late_headers: late,
+            proxy,
             subscribe,
+            control,
             ping,
-            idle_timeout: Some(idle_timeout).filter(|timeout| !timeout.is_zero()),
+            ping_message,
+            idle,
             connect_timeout,
             backoff,
             max_message_bytes: usize::try_from(max_message_size).ok()?,
@@ -114,101 +143,43 @@ fn read_endpoint(section: &mut Section<'_>) -> Option<Endpoint> {
     }
 }
 
-/// `headers` and `subprotocols`. No message quotes a value: values are often secret.
-fn read_headers(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Some(authorization) = endpoint.and_then(Endpoint::authorization) {
-        headers.insert(AUTHORIZATION, authorization.clone());
-    }
-    let given: BTreeMap<String, String> = section.or("headers", BTreeMap::new());
-    if given.len() > MAX_HEADERS {
-        section.problem("headers", &format!("has more than {MAX_HEADERS} entries"));
-        return headers;
-    }
-    let of_the_protocol = [
-        CONNECTION,
-        UPGRADE,
-        SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_VERSION,
-        SEC_WEBSOCKET_EXTENSIONS,
-    ];
-    for (name, value) in given {
-        let problem = match (HeaderName::try_from(&name), header_value(&value)) {
-            (Err(_), _) => format!("{name:?} can't be the name of a header"),
-            (_, None) => format!("the value of {name} has characters that a header can't hold"),
-            (Ok(name), _) if of_the_protocol.contains(&name) => {
-                format!("{name} is set by the WebSocket protocol itself; leave it out")
+/// `proxy`, or what the environment says.
+fn read_proxy(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> Option<Proxy> {
+    match section.optional::<String>("proxy") {
+        Some(given) if given == proxy::NONE => None,
+        Some(given) => match Proxy::parse(&given) {
+            Ok(proxy) => Some(proxy),
+            Err(error) => {
+                section.problem("proxy", &format!("{error}, or {}", proxy::NONE));
+                None
             }
-            (Ok(SEC_WEBSOCKET_PROTOCOL), _) => {
-                format!("{name} is set from `subprotocols`; name them there")
-            }
-            (Ok(name), Some(_)) if headers.contains_key(&name) => {
-                format!("{name} is given twice, here and by the user in `uri`, or in two spellings")
-            }
-            (Ok(name), Some(value)) => {
-                headers.insert(name, value);
-                continue;
-            }
-        };
-        section.problem("headers", &problem);
-    }
-    let subprotocols: Vec<String> = section.or("subprotocols", Vec::new());
-    if !subprotocols.is_empty() {
-        let is_token = |name: &String| HeaderName::try_from(name).is_ok();
-        match HeaderValue::try_from(subprotocols.join(", ")) {
-            Ok(value) if subprotocols.iter().all(is_token) => {
-                headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
-            }
-            _ => section.problem(
-                "subprotocols",
-                "names must have only letters, digits and signs like - . _",
-            ),
+        },
+        None => {
+            let found = Proxy::of_environment(endpoint?, |name| std::env::var(name).ok());
+            found.unwrap_or_else(|(name, error)| {
+                let message = format!("is not given, and the environment variable {name} {error}");
+                section.problem("proxy", &message);
+                None
+            })
         }
     }
-    headers
 }
 
-/// The value of a header, marked as not to be shown. `None` when it has other characters than printable ASCII.
-fn header_value(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.to_str().ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-fn read_subscribe(section: &mut Section<'_>) -> Vec<Utf8Bytes> {
-    let steps = section.sequence("subscribe").unwrap_or_default();
-    if steps.len() > MAX_STEPS {
-        section.problem("subscribe", &format!("has more than {MAX_STEPS} steps"));
-    }
-    let mut messages = Vec::with_capacity(steps.len());
-    for mut step in steps {
-        let text = match step.required::<serde_yaml::Value>("send") {
-            None => continue,
-            Some(serde_yaml::Value::String(text)) => Ok(text),
-            Some(value) => serde_json::to_string(&value),
-        };
-        match text {
-            Ok(text) if text.len() <= MAX_STEP_BYTES => messages.push(text.into()),
-            Ok(_) => step.problem("send", &format!("is longer than {MAX_STEP_BYTES} bytes")),
-            Err(error) => step.problem("send", &format!("can't be written as JSON: {error}")),
+/// `idle`, or `idle_timeout` in short.
+fn read_idle(section: &mut Section<'_>) -> Option<Idle> {
+    let short: Option<Span> = section.optional("idle_timeout");
+    let mut timeout = short.unwrap_or(Span(IDLE_TIMEOUT));
+    let mut action = IdleAction::default();
+    if let Some(mut idle) = section.section("idle") {
+        timeout = idle.or("timeout", timeout);
+        action = idle.or("action", action);
+        if short.is_some() {
+            section.problem("idle_timeout", "is given twice: here and in idle.timeout");
         }
     }
-    messages
-}
-
-fn read_ping(section: &mut Section<'_>) -> Option<Ping> {
-    let (mut interval, mut timeout) = (Span(Duration::from_secs(20)), Span(Duration::from_secs(10)));
-    if let Some(mut ping) = section.section("ping") {
-        interval = ping.or("interval", interval);
-        timeout = ping.or("timeout", timeout);
-        if timeout.0.is_zero() {
-            ping.problem("timeout", "must be more than 0s (interval: 0s sends no pings)");
-        }
-    }
-    (!interval.0.is_zero()).then_some(Ping {
-        interval: interval.0,
+    (!timeout.0.is_zero()).then_some(Idle {
         timeout: timeout.0,
+        action,
     })
 }
 

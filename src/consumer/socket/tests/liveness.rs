@@ -10,9 +10,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connect::connect;
-use super::super::liveness::Ping;
+use super::super::intake::Intake;
+use super::super::liveness::{Idle, IdleAction, Ping};
 use super::super::session::{End, Session};
 use super::super::settings::Settings;
+use super::super::status::Status;
 use super::support::{Running, Server, close_code, settings};
 use crate::backoff::Backoff;
 use crate::consumer::batcher::Batcher;
@@ -22,15 +24,22 @@ use crate::consumer::memory_stage::{Durability, MemoryStage, context};
 fn without_timers(uri: &str) -> Settings {
     let mut settings = settings(uri);
     settings.ping = None;
-    settings.idle_timeout = None;
+    settings.idle = None;
     settings
+}
+
+fn idle(timeout: Duration) -> Option<Idle> {
+    Some(Idle {
+        timeout,
+        action: IdleAction::Reconnect,
+    })
 }
 
 #[tokio::test]
 async fn a_server_that_sends_no_data_is_left_after_idle_timeout_though_it_answers_pings() {
     let server = Server::listen().await;
     let mut settings = without_timers(&server.uri());
-    settings.idle_timeout = Some(Duration::from_millis(50));
+    settings.idle = idle(Duration::from_millis(50));
     settings.ping = Some(Ping {
         interval: Duration::from_millis(5),
         timeout: Duration::from_secs(60),
@@ -42,7 +51,7 @@ async fn a_server_that_sends_no_data_is_left_after_idle_timeout_though_it_answer
     let socket = server.accept().await;
     consumer.stage.outages_reach(1).await;
     let cause = consumer.stage.outages()[0].cause.clone();
-    assert!(cause.contains("idle_timeout"), "{cause}");
+    assert!(cause.contains("(idle)"), "{cause}");
     drop(socket);
     consumer.stop().await;
 }
@@ -99,7 +108,9 @@ async fn only_a_minute_of_data_makes_a_connection_healthy() {
         let context = context(&MemoryStage::new(Durability::Immediate));
         let mut batcher = Batcher::new(&context);
         let stop = CancellationToken::new();
-        let session = Session::new(connected.unwrap(), &mut batcher, &stop, &settings);
+        let status = Status::new("feed", "", context.stats.clone());
+        let intake = Intake::new(&mut batcher, &status);
+        let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
         let speaking = async {
             socket.send(Message::Text("first".into())).await.unwrap();
             tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -119,12 +130,14 @@ async fn only_a_minute_of_data_makes_a_connection_healthy() {
 async fn messages_that_wait_to_be_read_are_heard_before_silence_is_judged() {
     let server = Server::listen().await;
     let mut settings = without_timers(&server.uri());
-    settings.idle_timeout = Some(Duration::from_secs(60));
+    settings.idle = idle(Duration::from_secs(60));
     let (connected, mut socket) = tokio::join!(connect(&settings), server.accept());
     let stage = MemoryStage::new(Durability::Immediate);
     let mut batcher = Batcher::new(&context(&stage));
     let stop = CancellationToken::new();
-    let session = Session::new(connected.unwrap(), &mut batcher, &stop, &settings);
+    let status = Status::new("feed", "", std::sync::Arc::default());
+    let intake = Intake::new(&mut batcher, &status);
+    let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
     let speaking = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         socket.send(Message::Text("waiting".into())).await.unwrap();

@@ -2,8 +2,11 @@
 //! it says what goes over the wire, and looks at what arrived in the stage.
 
 mod broken_servers;
+mod churn;
 mod liveness;
+mod proxies;
 mod refusals;
+mod script;
 mod settings;
 mod support;
 mod tls;
@@ -19,7 +22,7 @@ use crate::consumer::Consumer;
 use crate::consumer::memory_stage::{Durability, Entry};
 use crate::exit::ExitReason;
 use crate::feed::{Feed, FeedOptions, Source};
-use support::{Running, Server, close_code, settings};
+use support::{Running, Server, close_code, say, settings};
 
 #[tokio::test]
 async fn every_message_of_a_feed_that_keeps_closing_is_staged_once_and_in_order() {
@@ -150,7 +153,7 @@ async fn a_stop_closes_in_order_and_stages_what_the_server_still_sends() {
 async fn the_steps_of_subscribe_are_sent_in_order_after_every_connect() {
     let server = Server::listen().await;
     let mut settings = settings(&server.uri());
-    settings.subscribe = vec!["first".into(), r#"{"second":2}"#.into()];
+    settings.subscribe = vec![say("first"), say(r#"{"second":2}"#)];
     let consumer = Running::start(settings, Durability::Immediate);
     for _ in 0..2 {
         let mut socket = server.accept().await;

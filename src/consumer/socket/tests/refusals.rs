@@ -5,21 +5,29 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::super::connect::connect;
-use super::support::{Log, Running, Server, settings};
+use super::support::{Log, Running, Server, say, settings};
 use crate::consumer::memory_stage::Durability;
+use crate::stats::ConsumerState;
 
-/// Reads a request and answers it with this status line.
-async fn answer(tcp: &mut TcpStream, status: &str) {
+/// Reads a request.
+pub(super) async fn request(tcp: &mut TcpStream) -> String {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         request.push(tcp.read_u8().await.unwrap());
     }
+    String::from_utf8(request).unwrap()
+}
+
+/// Reads a request and answers it with this status line, and headers behind it.
+async fn answer(tcp: &mut TcpStream, status: &str) {
+    request(tcp).await;
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
     tcp.write_all(answer.as_bytes()).await.unwrap();
 }
@@ -62,20 +70,64 @@ async fn a_refusal_names_the_status_and_what_to_look_at_and_is_tried_again() {
         let (refused, ()) = tokio::join!(connect(&settings), async {
             answer(&mut server.accept_tcp().await, status).await;
         });
-        let said = refused.unwrap_err().to_string();
+        let said = refused.err().unwrap().to_string();
         assert!(said.contains(&status[..3]) && said.contains(advice), "{said}");
     }
+}
 
+#[tokio::test(start_paused = true)]
+async fn what_only_an_operator_can_mend_is_an_error_once_and_is_tried_rarely() {
+    let server = Server::listen().await;
     let (log, _guard) = Log::capture();
     let consumer = Running::start(settings(&server.uri()), Durability::Immediate);
+    let begun = Instant::now();
     for _ in 0..3 {
         answer(&mut server.accept_tcp().await, "403 Forbidden").await;
+        let why = consumer.state_is(ConsumerState::Waiting).await;
+        assert!(
+            why.contains("HTTP 403") && why.contains("the next attempt after"),
+            "{why}"
+        );
     }
     let mut socket = server.accept().await;
+    let took = begun.elapsed().as_secs();
+    assert!((180..=361).contains(&took), "one to two minutes each: {took} s");
     socket.send(Message::Text("welcome".into())).await.unwrap();
     consumer.stage.messages_reach(1).await;
-    consumer.stop_beside(&mut socket).await;
-    assert_eq!(log.text().matches("HTTP 403").count(), 3, "one line for each");
+    consumer.state_is(ConsumerState::Live).await;
+    let (_, stats) = consumer.stop_beside(&mut socket).await;
+    assert_eq!((stats.attempts.get(), stats.connects.get()), (4, 1));
+    let log = log.text();
+    assert_eq!(log.matches("HTTP 403").count(), 3, "one line for each: {log}");
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_patience_gets_it() {
+    let server = Server::listen().await;
+    let (log, _guard) = Log::capture();
+    let consumer = Running::start(settings(&server.uri()), Durability::Immediate);
+    for (status, seconds) in [
+        ("429 Too Many Requests\r\nRetry-After: 100", 100),
+        ("503 Service Unavailable\r\nretry-after: 7", 7),
+        ("429 Too Many Requests\r\nRetry-After: 9999999", 900),
+        ("503 Service Unavailable", 0),
+    ] {
+        answer(&mut server.accept_tcp().await, status).await;
+        let asked = Instant::now();
+        let next = server.accept_tcp().await;
+        let waited = asked.elapsed().as_secs_f32();
+        let seconds = seconds as f32;
+        assert!(
+            waited >= seconds - 0.1 && waited < seconds + 1.0,
+            "{waited} s for {status}"
+        );
+        drop(next);
+    }
+    consumer.stop().await;
+    let log = log.text();
+    assert_eq!(log.matches("HTTP ").count(), 4, "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[tokio::test]
@@ -84,7 +136,7 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up_after_connect_timeou
     let mut settings = settings(&server.uri());
     settings.connect_timeout = Duration::from_millis(50);
     let (refused, _silent) = tokio::join!(connect(&settings), server.accept_tcp());
-    let said = refused.unwrap_err().to_string();
+    let said = refused.err().unwrap().to_string();
     assert!(said.contains("0.05 s (connect_timeout)"), "{said}");
 }
 
@@ -97,11 +149,11 @@ async fn a_server_that_is_no_http_server_is_said_to_be_none() {
         tcp.write_all(b"220 mail.example ESMTP\r\n\r\n").await.unwrap();
         let _ = tcp.read_to_end(&mut Vec::new()).await;
     });
-    let said = refused.unwrap_err().to_string();
+    let said = refused.err().unwrap().to_string();
     assert!(said.contains("no WebSocket server"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 #[expect(
     clippy::result_large_err,
     reason = "the library's callback has to return its response by value"
@@ -110,7 +162,7 @@ async fn credentials_and_headers_reach_the_server_and_no_log() {
     let server = Server::listen().await;
     let uri = server.uri().replace("ws://", "ws://ann:tops%3Aecret@") + "t?key=hiddenkey";
     let mut settings = settings(&uri);
-    settings.subscribe = vec!["subscribe with hiddentoken".into()];
+    settings.subscribe = vec![say("subscribe with hiddentoken")];
     let authorization = settings.endpoint.authorization().unwrap().clone();
     settings.headers.insert("authorization", authorization);
     settings

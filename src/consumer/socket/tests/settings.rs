@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::super::SocketVariety;
-use super::super::liveness::Ping;
+use super::super::liveness::{Idle, IdleAction, Ping};
+use super::super::script::{Outgoing, Step};
 use super::super::settings::Settings;
 use crate::config::{Section, Variables};
 use crate::consumer::ConsumerVariety;
@@ -41,7 +42,14 @@ fn a_uri_alone_gives_the_documented_defaults() {
             timeout: Duration::from_secs(10)
         })
     );
-    assert_eq!(settings.idle_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(
+        settings.idle,
+        Some(Idle {
+            timeout: Duration::from_secs(60),
+            action: IdleAction::Reconnect
+        })
+    );
+    assert!(settings.proxy.is_none() && settings.control.is_empty() && settings.ping_message.is_none());
     assert_eq!(settings.connect_timeout, Duration::from_secs(30));
     assert_eq!(settings.backoff.ceiling(), Duration::from_millis(500));
     assert_eq!(settings.max_message_bytes, 16 << 20);
@@ -58,6 +66,7 @@ subscribe:
   - send: plain text
   - send: { op: subscribe, args: [trades, 5, true, null], depth: { level: 2 } }
   - send: [1, 2.5]
+  - send: { base64: AP8= }
 ping: { interval: 5s, timeout: 2s }
 idle_timeout: 0s
 connect_timeout: 3s
@@ -69,15 +78,16 @@ max_message_size: 1MiB
     assert_eq!(settings.headers["origin"], "https://feed.example");
     assert_eq!(settings.headers["authorization"], "Basic YW5uOnNlY3JldA==");
     assert_eq!(settings.headers["sec-websocket-protocol"], "v2.json, v1.json");
-    let steps: Vec<&str> = settings.subscribe.iter().map(Utf8Bytes::as_str).collect();
-    assert_eq!(
-        steps,
-        [
-            "plain text",
-            r#"{"op":"subscribe","args":["trades",5,true,null],"depth":{"level":2}}"#,
-            "[1,2.5]"
-        ]
-    );
+    let sent = settings.subscribe.iter().map(|step| match step {
+        Step::Send(Outgoing::Fixed(message)) => message.clone(),
+        _ => panic!("nothing is expected"),
+    });
+    assert!(sent.eq([
+        Message::text("plain text"),
+        Message::text(r#"{"op":"subscribe","args":["trades",5,true,null],"depth":{"level":2}}"#),
+        Message::text("[1,2.5]"),
+        Message::binary(vec![0, 255]),
+    ]));
     assert_eq!(
         settings.ping,
         Some(Ping {
@@ -85,7 +95,7 @@ max_message_size: 1MiB
             timeout: Duration::from_secs(2)
         })
     );
-    assert_eq!(settings.idle_timeout, None);
+    assert_eq!(settings.idle, None);
     assert_eq!(settings.connect_timeout, Duration::from_secs(3));
     settings.backoff.next_delay();
     settings.backoff.next_delay();
@@ -107,8 +117,24 @@ fn each_mistake_is_reported_with_its_key_and_all_of_them_together() {
 uri: http://feed.example/
 headers: { "bad name": x, Upgrade: y, Sec-WebSocket-Protocol: z, good: "tab\u0001" }
 subprotocols: ["a b"]
-subscribe: [{ send: ok }, { sned: typo }, { expect: later }]
-ping: { timeout: 0s, every: 1s }
+subscribe:
+  - send: ok
+  - sned: typo
+  - expect: later
+  - expect: { $.event: [[1]], event: x }
+    send: y
+    timeout: 0s
+  - expect: { regex: "a(b" }
+    reject: {}
+  - send: z
+    reject: { $.a: 1 }
+  - send: { base64: "?" }
+control: [{}, { $.type: heartbeat }]
+auth: { basic: { user: "a:b" }, token: x }
+proxy: https://p.example
+idle: { timeout: 5s, action: shout }
+idle_timeout: 3s
+ping: { timeout: 0s, every: 1s, expect: { $: pong } }
 connect_timeout: 0s
 reconnect: { initial: 2s, max: 1s }
 max_message_size: 2GiB
@@ -124,7 +150,23 @@ idle_timeoud: 5s
         "subprotocols: names must have only",
         "subscribe[1].send: is missing",
         "subscribe[1].sned: unknown key",
-        "subscribe[2].expect: unknown key",
+        "subscribe[2].expect: expected a mapping",
+        "subscribe[3].expect.$.event: must be a single value, or a list",
+        "subscribe[3].expect.event: is no path",
+        "subscribe[3].send: is a step of its own",
+        "subscribe[3].timeout: must be more than 0s",
+        "subscribe[4].expect.regex: is no regular expression: unclosed group",
+        "subscribe[4].reject: names nothing to look for",
+        "subscribe[5].reject: belongs to a step with `expect`",
+        "subscribe[6].send: has bytes that are no base64",
+        "control: has an entry that names nothing",
+        "auth.basic.user: holds a colon",
+        "auth.basic.password: is missing",
+        "auth.token: unknown key",
+        "proxy: is no proxy",
+        "idle.action: ",
+        "idle_timeout: is given twice",
+        "ping.expect: is the answer to a message",
         "ping.timeout: must be more than 0s",
         "ping.every: unknown key",
         "connect_timeout: must be more than 0s",

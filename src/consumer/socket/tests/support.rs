@@ -8,25 +8,45 @@ use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::{WebSocketStream, accept_async};
+use tokio_tungstenite::{WebSocketStream, accept_async, accept_hdr_async};
 use tokio_util::sync::CancellationToken;
 
 use super::super::SocketConsumer;
 use super::super::endpoint::Endpoint;
+use super::super::script::{Outgoing, Step};
 use super::super::settings::Settings;
 use crate::backoff::Backoff;
+use crate::config::{Section, Variables};
 use crate::consumer::Consumer;
 use crate::consumer::memory_stage::{Durability, MemoryStage, context};
 use crate::exit::RunnerError;
-use crate::stats::ConsumerStats;
+use crate::stats::{ConsumerState, ConsumerStats};
 
 /// Settings that differ from the defaults only in short delays between attempts.
 pub(super) fn settings(uri: &str) -> Settings {
     let mut settings = Settings::defaults(Endpoint::parse(uri).unwrap());
     settings.backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(5));
     settings
+}
+
+/// The same, with these keys of `config.yml` beside `uri`.
+pub(super) fn settings_with(uri: &str, keys: &str) -> Settings {
+    let text = format!("uri: {uri}\n{keys}");
+    let read = Section::read_text(&text, &Variables::default(), Settings::read);
+    let given = read.unwrap_or_else(|mistakes| panic!("{mistakes}")).unwrap();
+    Settings {
+        backoff: settings(uri).backoff,
+        ..given
+    }
+}
+
+/// A step that sends a text.
+pub(super) fn say(text: &str) -> Step {
+    Step::Send(Outgoing::Fixed(Message::Text(text.into())))
 }
 
 /// A consumer that runs.
@@ -48,6 +68,17 @@ impl Running {
             stats,
             stop,
             task,
+        }
+    }
+
+    /// Waits until the consumer is in this state, and gives the reason.
+    pub(super) async fn state_is(&self, state: ConsumerState) -> String {
+        loop {
+            let snapshot = self.stats.state.snapshot();
+            if snapshot.state == state {
+                return snapshot.why;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -89,6 +120,21 @@ impl Server {
     /// The next connection, before its handshake.
     pub(super) async fn accept_tcp(&self) -> TcpStream {
         self.listener.accept().await.unwrap().0
+    }
+
+    /// The next connection after its handshake, and the headers of that.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the library's callback has to return its response by value"
+    )]
+    pub(super) async fn accept_with_headers(&self) -> (WebSocketStream<TcpStream>, HeaderMap) {
+        let mut headers = HeaderMap::new();
+        let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            headers = request.headers().clone();
+            Ok(response)
+        };
+        let socket = accept_hdr_async(self.accept_tcp().await, note).await.unwrap();
+        (socket, headers)
     }
 
     /// The next connection, after its handshake.

@@ -110,7 +110,7 @@ async fn a_server_whose_certificate_is_not_trusted_is_refused_with_the_remedy() 
         theirs.acceptor(None).accept(server.accept_tcp().await).await
     });
     assert!(accepted.is_err());
-    let said = refused.unwrap_err().to_string();
+    let said = refused.err().unwrap().to_string();
     assert!(
         said.contains("not trusted") && said.contains("tls.ca_file"),
         "{said}"
@@ -133,6 +133,6 @@ async fn a_server_without_tls_is_said_to_have_none() {
         tcp.read_exact(&mut first).await.unwrap();
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     });
-    let said = refused.unwrap_err().to_string();
+    let said = refused.err().unwrap().to_string();
     assert!(said.contains("TLS failed"), "{said}");
 }

@@ -1,0 +1,75 @@
+//! A stretch without a subscribed connection, from the loss of one until the next is subscribed.
+//!
+//! It stands in the stage between the messages before and after it. When a server sends data before it has answered
+//! everything, the stretch is recorded in two parts: one before that data, one behind it.
+
+use crate::record::Timestamp;
+use crate::stage::Outage;
+
+/// Why the second part of a stretch stands in the stage.
+const UNANSWERED: &str = "the server sent data before all steps of subscribe were done";
+
+/// A stretch that is not over.
+#[derive(Clone, Debug)]
+pub(super) struct Gap {
+    since: Timestamp,
+    cause: String,
+    /// What has failed since then, the last time.
+    later: Option<String>,
+    /// Whether its first part is recorded.
+    split: bool,
+}
+
+impl Gap {
+    pub(super) fn new(since: Timestamp, cause: String) -> Self {
+        Self {
+            since,
+            cause,
+            later: None,
+            split: false,
+        }
+    }
+
+    /// Another attempt failed; only the last one is told, for there may be thousands.
+    pub(super) fn goes_on(&mut self, cause: String) {
+        self.later = Some(cause);
+        // The next connection's data is behind a stretch of its own.
+        self.split = false;
+    }
+
+    /// The part that stands before the first data of a connection that is not subscribed yet. `None` when that is recorded.
+    pub(super) fn split(&mut self) -> Option<Outage> {
+        if self.split {
+            return None;
+        }
+        let outage = self.outage();
+        *self = Self {
+            split: true,
+            ..Self::new(outage.to, UNANSWERED.to_owned())
+        };
+        Some(outage)
+    }
+
+    /// The stretch as it is now.
+    pub(super) fn outage(&self) -> Outage {
+        Outage {
+            from: self.since,
+            // The clock may have been set back meanwhile; a stretch does not end before it begins.
+            to: Timestamp::now().max(self.since),
+            messages: 0,
+            cause: match &self.later {
+                Some(later) => format!("{}; then: {later}", self.cause),
+                None => self.cause.clone(),
+            },
+        }
+    }
+
+    /// The stretch up to the stop of the engine.
+    pub(super) fn until_stop(mut self) -> Outage {
+        self.later = Some(match self.later {
+            Some(later) => format!("{later}; not connected again before the engine stopped"),
+            None => "not connected again before the engine stopped".to_owned(),
+        });
+        self.outage()
+    }
+}

@@ -1,0 +1,458 @@
+//! Which messages are meant: by values that stand at paths of their JSON, or by a regular expression over their bytes.
+//!
+//! A message is walked without building a tree, and only when it can match: whoever looks at every message of a feed pays for
+//! it. What is no JSON matches no path; a message is never an error here.
+
+use std::fmt;
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Most steps of a path.
+const MAX_DEPTH: usize = 32;
+/// What a compiled regular expression may take.
+const MAX_REGEX_BYTES: usize = 1 << 20;
+/// How much of what a regular expression found is shown.
+const MAX_SHOWN_CHARS: usize = 120;
+
+/// What a message must hold: all of the tests.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    tests: Vec<Test>,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Field {
+        path: Path,
+        /// One of them must stand there.
+        values: Vec<Scalar>,
+        /// Found in every message that can pass. `None` when nothing can be said beforehand.
+        hint: Option<Regex>,
+    },
+    Regex(Regex),
+}
+
+/// A value without parts, in a configuration or a message.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Scalar {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(String),
+}
+
+/// A place in a JSON document: `$`, `.key`, `['key']`, `[n]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    text: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PatternError {
+    #[error(
+        "is no path: one looks like $.key, $['a key'], $.list[0], or is $ alone, with up to {MAX_DEPTH} steps"
+    )]
+    Path,
+    #[error("is no regular expression: {0}")]
+    Regex(String),
+}
+
+impl Pattern {
+    /// A pattern that everything matches, to add tests to.
+    pub(super) fn any() -> Self {
+        Self { tests: Vec::new() }
+    }
+
+    /// Whether it has no test.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tests.is_empty()
+    }
+
+    /// One of `values` must stand at `path`.
+    pub(super) fn with_field(mut self, path: Path, values: Vec<Scalar>) -> Self {
+        let hint = hint(&values);
+        self.tests.push(Test::Field { path, values, hint });
+        self
+    }
+
+    /// Something in the message's bytes must match.
+    pub(super) fn with_regex(mut self, text: &str) -> Result<Self, PatternError> {
+        let regex = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
+        // The whole message of the crate draws the expression over several lines; its last line says what is wrong.
+        let regex = regex.map_err(|error| {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            PatternError::Regex(last.trim_start_matches("error: ").to_owned())
+        })?;
+        self.tests.push(Test::Regex(regex));
+        Ok(self)
+    }
+
+    pub(super) fn matches(&self, payload: &[u8]) -> bool {
+        self.tests.iter().all(|test| test.passes(payload))
+    }
+
+    /// The values that made the message match, for an error; never more of it. `None` when it does not match.
+    pub(super) fn matched(&self, payload: &[u8]) -> Option<String> {
+        let found: Option<Vec<String>> = self.tests.iter().map(|test| test.found(payload)).collect();
+        found.map(|found| found.join(", "))
+    }
+}
+
+impl Test {
+    fn passes(&self, payload: &[u8]) -> bool {
+        match self {
+            Self::Regex(regex) => regex.is_match(payload),
+            Self::Field { path, values, hint } => {
+                hint.as_ref().is_none_or(|hint| hint.is_match(payload))
+                    && path.find(payload, values).is_some()
+            }
+        }
+    }
+
+    fn found(&self, payload: &[u8]) -> Option<String> {
+        match self {
+            Self::Regex(regex) => {
+                let found = String::from_utf8_lossy(regex.find(payload)?.as_bytes());
+                let shown: String = found.chars().take(MAX_SHOWN_CHARS).collect();
+                Some(format!("{shown:?}"))
+            }
+            Self::Field { path, values, .. } => {
+                let value = path.find(payload, values)?;
+                Some(format!("{} is {value}", path.text))
+            }
+        }
+    }
+}
+
+/// What every message with one of these values holds: the value as it is, or a backslash, for the value may be written
+/// with escapes. Only of texts that JSON need not escape.
+fn hint(values: &[Scalar]) -> Option<Regex> {
+    let mut alternatives = r"\\".to_owned();
+    for value in values {
+        let Scalar::Text(text) = value else {
+            return None;
+        };
+        if text.is_empty() || text.contains(['"', '\\']) || text.contains(char::is_control) {
+            return None;
+        }
+        alternatives.push('|');
+        alternatives.push_str(&regex::escape(text));
+    }
+    Regex::new(&alternatives).ok()
+}
+
+impl Path {
+    pub(super) fn parse(text: &str) -> Result<Self, PatternError> {
+        let mut rest = text.strip_prefix('$').ok_or(PatternError::Path)?;
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            let (step, behind) = Step::parse(rest).ok_or(PatternError::Path)?;
+            steps.push(step);
+            rest = behind;
+        }
+        if steps.len() > MAX_DEPTH {
+            return Err(PatternError::Path);
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            steps,
+        })
+    }
+
+    /// Which of the values stands at this place of a document, if the payload is one.
+    fn find<'v>(&self, payload: &[u8], values: &'v [Scalar]) -> Option<&'v Scalar> {
+        let mut document = serde_json::Deserializer::from_slice(payload);
+        let walk = Walk {
+            rest: &self.steps,
+            values,
+        };
+        let found = walk.deserialize(&mut document).ok()?;
+        // Half a document, or one with something behind it, is none.
+        document.end().ok()?;
+        found
+    }
+}
+
+impl Step {
+    /// The first step of a text, and what stands behind it.
+    fn parse(text: &str) -> Option<(Self, &str)> {
+        if let Some(key) = text.strip_prefix('.') {
+            let end = key.find(['.', '[', ']']).unwrap_or(key.len());
+            let (key, rest) = key.split_at(end);
+            return (!key.is_empty()).then(|| (Self::Key(key.to_owned()), rest));
+        }
+        let inside = text.strip_prefix('[')?;
+        for quote in ['\'', '"'] {
+            if let Some(key) = inside.strip_prefix(quote) {
+                let (key, behind) = key.split_once(quote)?;
+                return Some((Self::Key(key.to_owned()), behind.strip_prefix(']')?));
+            }
+        }
+        let (index, rest) = inside.split_once(']')?;
+        Some((Self::Index(index.parse().ok()?), rest))
+    }
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => value.fmt(f),
+            Self::Unsigned(value) => value.fmt(f),
+            Self::Signed(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Text(value) => write!(f, "{value:?}"),
+        }
+    }
+}
+
+/// Walks to the rest of a path, and compares what stands there.
+struct Walk<'p, 'v> {
+    rest: &'p [Step],
+    values: &'v [Scalar],
+}
+
+impl<'v> Walk<'_, 'v> {
+    fn compare<E>(self, is: impl Fn(&Scalar) -> bool) -> Result<Option<&'v Scalar>, E> {
+        if !self.rest.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.values.iter().find(|value| is(value)))
+    }
+}
+
+impl<'de, 'v> DeserializeSeed<'de> for Walk<'_, 'v> {
+    type Value = Option<&'v Scalar>;
+
+    fn deserialize<D: Deserializer<'de>>(self, document: D) -> Result<Self::Value, D::Error> {
+        document.deserialize_any(self)
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a whole number is compared with a fraction as JavaScript does it"
+)]
+impl<'de, 'v> Visitor<'de> for Walk<'_, 'v> {
+    type Value = Option<&'v Scalar>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        self.compare(|value| *value == Scalar::Null)
+    }
+
+    fn visit_bool<E>(self, found: bool) -> Result<Self::Value, E> {
+        self.compare(|value| *value == Scalar::Bool(found))
+    }
+
+    fn visit_u64<E>(self, found: u64) -> Result<Self::Value, E> {
+        self.compare(|value| match value {
+            Scalar::Unsigned(value) => *value == found,
+            Scalar::Float(value) => *value == found as f64,
+            _ => false,
+        })
+    }
+
+    fn visit_i64<E>(self, found: i64) -> Result<Self::Value, E> {
+        self.compare(|value| match value {
+            Scalar::Signed(value) => *value == found,
+            Scalar::Float(value) => *value == found as f64,
+            _ => false,
+        })
+    }
+
+    fn visit_f64<E>(self, found: f64) -> Result<Self::Value, E> {
+        self.compare(|value| match value {
+            Scalar::Float(value) => *value == found,
+            Scalar::Unsigned(value) => *value as f64 == found,
+            Scalar::Signed(value) => *value as f64 == found,
+            _ => false,
+        })
+    }
+
+    fn visit_str<E>(self, found: &str) -> Result<Self::Value, E> {
+        self.compare(|value| matches!(value, Scalar::Text(value) if value == found))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        if let Some((Step::Index(wanted), rest)) = self.rest.split_first() {
+            let mut index = 0;
+            while index < *wanted && items.next_element::<IgnoredAny>()?.is_some() {
+                index += 1;
+            }
+            let walk = Walk {
+                rest,
+                values: self.values,
+            };
+            found = items.next_element_seed(walk)?.flatten();
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        let step = self.rest.split_first();
+        let wanted = match step {
+            Some((Step::Key(key), _)) => Some(key.as_str()),
+            _ => None,
+        };
+        while let Some(is_wanted) = entries.next_key_seed(KeyIs(wanted))? {
+            match step {
+                // Of a key that stands twice the last counts, as with most readers of JSON.
+                Some((_, rest)) if is_wanted => {
+                    found = entries.next_value_seed(Walk {
+                        rest,
+                        values: self.values,
+                    })?;
+                }
+                _ => drop(entries.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a key is the wanted one.
+struct KeyIs<'k>(Option<&'k str>);
+
+impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<bool, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyIs<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+        Ok(self.0 == Some(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(path: &str, values: &[Scalar]) -> Pattern {
+        Pattern::any().with_field(Path::parse(path).unwrap(), values.to_vec())
+    }
+
+    fn text(text: &str) -> Scalar {
+        Scalar::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_value_at_a_path_is_found_wherever_the_path_leads() {
+        for (path, value, message) in [
+            (
+                "$.event",
+                text("subscribed"),
+                r#"{"a":[1,{}],"event":"subscribed","z":null}"#,
+            ),
+            ("$.a.b", Scalar::Unsigned(1), r#"{"a":{"c":2,"b":1}}"#),
+            ("$['a b'].c", Scalar::Bool(true), r#"{"a b":{"c":true}}"#),
+            (r#"$["a.b"]"#, Scalar::Null, r#"{"a.b":null}"#),
+            ("$[1][0].x", Scalar::Signed(-3), r#"[0,[{"x":-3},4]]"#),
+            ("$", text("pong"), r#""pong""#),
+            ("$.event", text("subscribed"), r#"{"event":"subscri\u0062ed"}"#),
+            ("$.e", text("say \"hi\""), r#"{"e":"say \"hi\""}"#),
+            ("$.n", Scalar::Float(1.5), r#"{"n":1.50}"#),
+            ("$.n", Scalar::Unsigned(1), r#"{"n":1.0}"#),
+            ("$.n", Scalar::Float(2.0), r#"{"n":2}"#),
+        ] {
+            let pattern = field(path, &[text("other"), value]);
+            assert!(pattern.matches(message.as_bytes()), "{path} in {message}");
+            assert!(pattern.matched(message.as_bytes()).is_some());
+        }
+    }
+
+    #[test]
+    fn what_differs_is_elsewhere_or_is_no_json_does_not_match() {
+        let pattern = field("$.event", &[text("ok"), Scalar::Unsigned(1)]);
+        for message in [
+            r#"{"event":"no"}"#,
+            r#"{"event":"ok2"}"#,
+            r#"{"event":"1"}"#,
+            r#"{"event":{"event":"ok"}}"#,
+            r#"{"other":{"event":"ok"}}"#,
+            r#"{"event":["ok"]}"#,
+            r#"["event","ok"]"#,
+            r#"{"event":"ok""#,
+            r#"{"event":"ok"} x"#,
+            "ok",
+            "",
+            "\u{fffd}",
+        ] {
+            assert!(!pattern.matches(message.as_bytes()), "{message}");
+            assert_eq!(pattern.matched(message.as_bytes()), None);
+        }
+        assert!(!field("$.event", &[text("ok")]).matches(br#"{"event":"ok" "#));
+        assert!(!pattern.matches(&[0xff, 0xfe]));
+        let deep = "[".repeat(100_000);
+        assert!(!pattern.matches(deep.as_bytes()), "no depth of nesting harms");
+    }
+
+    #[test]
+    fn all_tests_must_pass_and_what_matched_is_shown_and_no_more() {
+        let pattern = field("$.event", &[text("error")])
+            .with_regex("\"code\":\\s*[0-9]+")
+            .unwrap();
+        let message = br#"{"event":"error","code": 42,"token":"secret"}"#;
+        assert_eq!(
+            pattern.matched(message).unwrap(),
+            r#"$.event is "error", "\"code\": 42""#
+        );
+        assert!(!pattern.matches(br#"{"event":"error"}"#));
+        assert!(!pattern.matches(br#"{"code": 1}"#));
+        let all = Pattern::any().with_regex("(?s).*").unwrap();
+        let shown = all.matched(&[b'x'; 10_000]).unwrap();
+        assert_eq!(shown.len(), MAX_SHOWN_CHARS + 2);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_can_be_matched_by_expressions() {
+        let pattern = Pattern::any().with_regex(r"(?-u)^\x00\xff").unwrap();
+        assert!(pattern.matches(&[0, 0xff, 1]));
+        assert!(!pattern.matches(&[1, 0, 0xff]));
+    }
+
+    #[test]
+    fn what_is_no_path_or_expression_is_refused() {
+        let deep = format!("${}", ".a".repeat(MAX_DEPTH + 1));
+        for path in [
+            "", "event", ".event", "$event", "$.", "$..a", "$[", "$[x]", "$['a]", "$['a'", "$[-1]", "$.a]",
+            &deep,
+        ] {
+            assert_eq!(Path::parse(path), Err(PatternError::Path), "{path}");
+        }
+        let refused = Pattern::any().with_regex("a(b").unwrap_err().to_string();
+        assert!(
+            refused.contains("unclosed group") && !refused.contains('\n'),
+            "{refused}"
+        );
+        assert!(Pattern::any().with_regex("a{1000}{1000}{1000}").is_err());
+    }
+}
