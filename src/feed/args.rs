@@ -11,11 +11,12 @@ use super::{FeedOptions, Source, Then};
 /// segment names, each with a running number: a client of ws://127.0.0.1:9001/trades/binance gets
 /// {"exchange":"binance", … ,"seq":0}, then "seq":1 and so on. A client that comes back goes on where the path's stream
 /// stopped. A client that breaks off without a close frame loses what was on its way, as with a real feed.
-/// Clients that share a path share its messages: each goes to one of them.
+/// Clients that share a path share its messages: each goes to one of them, or with --broadcast to all.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     socket-el feed                                      trades as fast as clients take them\n  \
     socket-el feed --rate 1000 --drop-after 5000        1000 a second, cut after every 5000\n  \
+    socket-el feed --broadcast --rate 1000              the same to every client, as an exchange does\n  \
     socket-el feed --file trades.jsonl --then close     each line once, then close")]
 pub struct FeedArgs {
     /// Address and port to listen on; port 0 takes a free one. The first line of output says which
@@ -46,6 +47,12 @@ pub struct FeedArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
 
+    /// Send each message to every connection of its path, from the moment on which it connects, as an exchange does. The
+    /// numbers follow the clock, also while nobody listens, 1000 a second unless --rate says otherwise. A client that
+    /// falls 5 s behind is closed with code 1008
+    #[arg(long)]
+    pub broadcast: bool,
+
     /// Close each connection after so many messages; the client may come again and gets the next ones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub drop_after: Option<u64>,
@@ -71,6 +78,7 @@ impl From<FeedArgs> for FeedOptions {
                 },
             },
             rate: args.rate,
+            broadcast: args.broadcast,
             drop_after: args.drop_after,
             then: args.then,
         }

@@ -21,7 +21,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
-use super::streams::{Stream, Streams, locked};
+use super::streams::{Seat, Stream, Streams, locked};
 use super::{FeedOptions, Then};
 
 /// A client that has not finished its handshake by then is dropped.
@@ -61,14 +61,16 @@ pub(super) async fn serve(
 ) -> Result<(), ConnectionError> {
     // Small messages at a slow rate are to leave at once.
     tcp.set_nodelay(true).map_err(ConnectionError::Write)?;
-    let (socket, stream) = timeout(HANDSHAKE_TIMEOUT, handshake(tcp, &streams))
+    let (socket, seat) = timeout(HANDSHAKE_TIMEOUT, handshake(tcp, &streams))
         .await
         .map_err(|_| ConnectionError::HandshakeTimeout)?
         .map_err(ConnectionError::Handshake)?;
     let connection = Connection {
         socket,
-        stream,
-        pace: options.rate.map(|rate| Pace::new(rate, Instant::now())),
+        stream: seat.stream,
+        pace: seat
+            .pace
+            .or_else(|| options.rate.map(|rate| Pace::new(rate, Instant::now()))),
         left: options.drop_after.unwrap_or(u64::MAX),
         then: options.then,
         stop,
@@ -81,13 +83,10 @@ pub(super) async fn serve(
     clippy::result_large_err,
     reason = "the library's callback has to return its response by value"
 )]
-async fn handshake(
-    tcp: TcpStream,
-    streams: &Streams,
-) -> Result<(Socket, Arc<Mutex<Stream>>), tungstenite::Error> {
+async fn handshake(tcp: TcpStream, streams: &Streams) -> Result<(Socket, Seat), tungstenite::Error> {
     let mut found = None;
     let callback = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-        found = streams.connect(request.uri().path());
+        found = streams.connect(request.uri().path(), Instant::now());
         if found.is_none() {
             let mut refusal = ErrorResponse::new(Some("too many request paths\n".to_owned()));
             *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -106,7 +105,7 @@ async fn handshake(
         .max_frame_size(Some(MAX_CLIENT_MESSAGE_BYTES));
     let socket = accept_hdr_async_with_config(tcp, callback, Some(config)).await?;
     found
-        .map(|stream| (socket, stream))
+        .map(|seat| (socket, seat))
         .ok_or(tungstenite::Error::ConnectionClosed)
 }
 
@@ -140,6 +139,9 @@ impl Connection {
             if self.left == 0 {
                 return self.close(CloseCode::Normal, "drop-after reached").await;
             }
+            if self.is_too_late() {
+                return self.close(CloseCode::Policy, "too slow for a broadcast").await;
+            }
             let allowance = self
                 .pace
                 .as_mut()
@@ -167,6 +169,12 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a broadcast waits for this client no longer.
+    fn is_too_late(&self) -> bool {
+        let pace = self.pace.as_ref();
+        pace.is_some_and(|pace| pace.is_too_late(Instant::now())) && !locked(&self.stream).is_exhausted()
     }
 
     /// Reads what the client has sent by now, without waiting; the library answers pings on the way.

@@ -4,7 +4,8 @@
 //! Each request path is one stream with a place of its own: a client that comes back goes on where the path's stream stopped.
 //! The place moves when messages are handed to a connection. A connection that the feed closes (`drop_after`, the end, a
 //! stop) is closed with a closing handshake, so its client has received everything before; a client that breaks
-//! off loses what was on its way, as with a real feed.
+//! off loses what was on its way, as with a real feed. In a broadcast the place moves with the clock instead, and all connections
+//! of a path get the same messages from the moment on which they connect.
 //!
 //! It is made to be faster than what it feeds: frames are rendered many at a time and written in large pieces. It knows nothing
 //! of stages and consumers.
@@ -37,6 +38,8 @@ use streams::{Material, Streams};
 const MAX_CONNECTIONS: usize = 1_024;
 /// Longest file that is played: it is held in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Messages a second of a broadcast that is given no rate: it can't be as fast as its clients take them, for they differ.
+pub const BROADCAST_RATE: u64 = 1_000;
 /// Pause after a failed accept: it fails for want of descriptors, which others must first give back.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -51,6 +54,9 @@ pub struct FeedOptions {
     pub source: Source,
     /// Messages a second to each connection; `None` for as fast as it takes them.
     pub rate: Option<u64>,
+    /// Whether all connections of a path get the same messages, as from an exchange; without a `rate`, [`BROADCAST_RATE`]
+    /// a second.
+    pub broadcast: bool,
     /// Close each connection after so many messages.
     pub drop_after: Option<u64>,
     /// What becomes of a connection when everything is sent.
@@ -68,6 +74,7 @@ impl Default for FeedOptions {
                 count: None,
             },
             rate: None,
+            broadcast: false,
             drop_after: None,
             then: Then::Stay,
         }
@@ -183,8 +190,11 @@ impl Feed {
         Ok(Self {
             listener,
             address,
+            streams: Arc::new(Streams::new(
+                material,
+                options.broadcast.then(|| options.rate.unwrap_or(BROADCAST_RATE)),
+            )),
             options: Arc::new(options),
-            streams: Arc::new(Streams::new(material)),
         })
     }
 

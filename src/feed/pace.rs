@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// What a stalled connection may catch up at once, as a time at the full rate. More would turn a pause into a flood.
 const MAX_CATCH_UP: Duration = Duration::from_millis(100);
 
+/// How far behind a connection of a broadcast may fall before it is closed, as a time at the full rate.
+const MAX_LAG: Duration = Duration::from_secs(5);
+
 /// Shortest wait between two sends: at high rates several messages go out together, because a timer per message
 /// would cost more than the message.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
@@ -21,6 +24,8 @@ pub(super) struct Pace {
     since: Instant,
     /// Messages sent, or forfeited after a stall, since then.
     used: u64,
+    /// Whether a stalled connection forfeits what it could not take.
+    forfeits: bool,
 }
 
 impl Pace {
@@ -30,15 +35,37 @@ impl Pace {
             per_second: per_second.max(1),
             since: now,
             used: 0,
+            forfeits: true,
         }
+    }
+
+    /// The pace of a stream that began at `since`, for a connection that has come when `used` messages had gone out. It forfeits
+    /// nothing: its messages are numbered.
+    pub(super) fn live(per_second: u64, since: Instant, used: u64) -> Self {
+        Self {
+            used,
+            forfeits: false,
+            ..Self::new(per_second, since)
+        }
+    }
+
+    /// How many messages are out at `now`.
+    pub(super) fn due(&self, now: Instant) -> u64 {
+        self.messages_in(now.saturating_duration_since(self.since))
+    }
+
+    /// Whether a connection is further behind than a broadcast waits for.
+    pub(super) fn is_too_late(&self, now: Instant) -> bool {
+        !self.forfeits && self.due(now).saturating_sub(self.used) > self.messages_in(MAX_LAG).max(1)
     }
 
     /// How many messages may be sent now.
     pub(super) fn allowance(&mut self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.since);
-        let due = self.messages_in(elapsed);
-        let catch_up = self.messages_in(MAX_CATCH_UP).max(1);
-        self.used = self.used.max(due.saturating_sub(catch_up));
+        let due = self.due(now);
+        if self.forfeits {
+            let catch_up = self.messages_in(MAX_CATCH_UP).max(1);
+            self.used = self.used.max(due.saturating_sub(catch_up));
+        }
         due - self.used.min(due)
     }
 
@@ -81,6 +108,18 @@ mod tests {
             let left = u128::from(rate * 3) - u128::from(sent);
             assert!(left <= u128::from(rate / 100 + 1), "{left} too few at {rate}/s");
         }
+    }
+
+    #[test]
+    fn a_broadcast_forfeits_nothing_and_waits_for_nobody_longer_than_it_says() {
+        let start = Instant::now();
+        let mut pace = Pace::live(1_000, start, 40);
+        let now = start + Duration::from_secs(1);
+        assert_eq!(pace.allowance(now), 960);
+        assert!(!pace.is_too_late(now));
+        assert!(pace.is_too_late(start + MAX_LAG + Duration::from_millis(41)));
+        pace.spend(960);
+        assert_eq!(pace.allowance(now), 0);
     }
 
     #[test]

@@ -198,6 +198,44 @@ async fn a_client_that_is_asked_to_wait_gets_no_more_than_the_rate() {
 }
 
 #[tokio::test]
+async fn a_broadcast_gives_every_connection_the_same_messages_from_when_it_connects() {
+    let feed = Running::start(FeedOptions {
+        broadcast: true,
+        rate: Some(2_000),
+        ..FeedOptions::default()
+    })
+    .await;
+    let mut first = feed.connect("/trades/binance").await;
+    let mut early = Vec::new();
+    for _ in 0..100 {
+        early.push(first.next().await.unwrap().unwrap().into_data());
+    }
+    // Whoever comes later begins where the others are by then, not where somebody stopped.
+    let mut second = feed.connect("/trades/binance").await;
+    let begin = second.next().await.unwrap().unwrap().into_data();
+    let begins_with = seq(&begin);
+    assert!(begins_with >= 100, "{begins_with}");
+    let mut both = vec![begin];
+    for _ in 0..99 {
+        both.push(second.next().await.unwrap().unwrap().into_data());
+    }
+    while (early.len() as u64) < begins_with + 100 {
+        early.push(first.next().await.unwrap().unwrap().into_data());
+    }
+    assert_eq!(early[begins_with as usize..], both, "byte for byte");
+    for (number, message) in early.iter().enumerate() {
+        assert_eq!(seq(message), number as u64, "nothing is left out");
+    }
+    drop((first, second));
+    // It goes on while nobody listens.
+    let mut third = feed.connect("/trades/binance").await;
+    let message = third.next().await.unwrap().unwrap().into_data();
+    assert!(seq(&message) >= begins_with + 100);
+    drop(third);
+    feed.stop().await;
+}
+
+#[tokio::test]
 async fn a_subprotocol_that_the_client_offers_is_agreed_to() {
     use tokio_tungstenite::tungstenite::ClientRequestBuilder;
     let feed = Running::start(FeedOptions::default()).await;
@@ -282,7 +320,8 @@ fn the_command_line_becomes_options() {
         (Some(10), Some(3), Then::Close)
     );
     let options = parse("feed --file x.jsonl --repeat").unwrap();
-    assert!(matches!(options.source, Source::File { repeat: true, .. }));
+    assert!(matches!(options.source, Source::File { repeat: true, .. }) && !options.broadcast);
+    assert!(parse("feed --broadcast").unwrap().broadcast);
     for wrong in ["feed --repeat", "feed --file x --count 1", "feed --rate 0"] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }

@@ -18,7 +18,7 @@ const PAIRS: [(&[u8], u64); 8] = [
 const VOLUME_LIMIT: u64 = 500_000;
 
 /// Writes the trades of one exchange.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Trades {
     /// The JSON of a trade up to and with the exchange's name, quoted.
     head: Vec<u8>,
