@@ -69,7 +69,7 @@ impl Outgoing {
                     match value {
                         Value::Sequence(items) => unvisited.extend(items.iter_mut()),
                         Value::Mapping(entries) => {
-                            unvisited.extend(entries.iter_mut().map(|(_, value)| value))
+                            unvisited.extend(entries.iter_mut().map(|(_, value)| value));
                         }
                         _ => {}
                     }

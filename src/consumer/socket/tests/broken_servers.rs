@@ -43,6 +43,24 @@ async fn reserved_bits_end_the_connection_with_1002() {
 }
 
 #[tokio::test]
+async fn frames_that_nobody_agreed_to_or_that_break_the_order_end_the_connection_with_1002() {
+    let long_ping = [&[0x89, 126, 0, 126][..], &[b'x'; 126]].concat();
+    let wires: [(&str, &[u8]); 7] = [
+        ("compressed without negotiation", &[0xc1, 2, 0x4a, 0x04]),
+        ("an unknown kind of data", &[0x83, 0]),
+        ("an unknown kind of control", &[0x8b, 0]),
+        ("a ping in fragments", &[0x09, 0]),
+        ("a ping that is too long", &long_ping),
+        ("the end of no message", &[0x80, 0]),
+        ("a message inside another", &[0x01, 1, b'a', 0x81, 1, b'b']),
+    ];
+    for (what, wire) in wires {
+        println!("{what}");
+        is_left_with(wire, CloseCode::Protocol, "1002").await;
+    }
+}
+
+#[tokio::test]
 async fn a_frame_that_a_server_may_not_mask_ends_the_connection_with_1002() {
     is_left_with(&[0x81, 0x81, 1, 2, 3, 4, b'x'], CloseCode::Protocol, "masked").await;
 }

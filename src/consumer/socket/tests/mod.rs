@@ -3,6 +3,7 @@
 
 mod broken_servers;
 mod churn;
+mod hostile;
 mod liveness;
 mod proxies;
 mod refusals;

@@ -166,6 +166,9 @@ pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(super) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        // Where only one thread of the process listens, a place that another thread came by first is taken for one that nobody
+        // listens to. So everybody listens a little, to whom nothing matters.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
