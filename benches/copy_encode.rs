@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use socket_el::private_postgres::{Options, PrivatePostgres};
-use socket_el::producer::postgres::table::{CopyRows, Encoded, Table, TableOptions};
+use socket_el::producer::postgres::table::{CopyRows, Encoded, Mapping, Table, TableOptions, When};
 use socket_el::record::{Message, Offset, Timestamp};
 use tokio_postgres::NoTls;
 
@@ -78,8 +78,9 @@ fn benchmark(criterion: &mut Criterion) {
         let mut table = Table::new(TableOptions {
             schema: "public".to_owned(),
             table: name.to_owned(),
-            metadata: false,
             stage: "bench".to_owned(),
+            when: When::default(),
+            mapping: Mapping::default(),
         });
         let mut rows = CopyRows::new();
         let encode = |table: &mut Table, rows: &mut CopyRows| {

@@ -48,14 +48,19 @@ pub struct ConsumerStats {
 /// What one producer has done since the process started, over all its stages.
 #[derive(Debug, Default)]
 pub struct ProducerStats {
-    /// Messages whose delivery is committed, whatever became of them (row, several rows, dead letter).
+    /// Messages whose delivery is committed, whatever became of them (row, several rows, dead letter,
+    /// ignored).
     pub delivered: Counter,
+    /// Messages among them that the mapping leaves out (`when`, an empty list of records).
+    pub ignored: Counter,
     /// Rows committed.
     pub rows: Counter,
     /// Messages that became dead letters.
     pub dead_letters: Counter,
     /// Values that did not fit their column and stand in `_extra`.
     pub extra_values: Counter,
+    /// Values that were dropped, for their keys are new (`new_keys: discard`).
+    pub discarded_values: Counter,
     /// Transactions committed.
     pub transactions: Counter,
     /// Times the sink's connection was made again.

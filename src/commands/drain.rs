@@ -63,14 +63,16 @@ pub(super) async fn drain(args: &DrainArgs, stop: CancellationToken) -> Result<(
         .values()
         .map(|stats| stats.dead_letters.get())
         .sum();
+    let ignored: u64 = stats.producers.values().map(|stats| stats.ignored.get()).sum();
     if args.json {
         let summary = serde_json::json!({
-            "delivered": delivered, "rows": rows, "dead_letters": dead_letters, "pending": pending,
+            "delivered": delivered, "rows": rows, "dead_letters": dead_letters, "ignored": ignored,
+            "pending": pending,
         });
         println!("{summary}");
     } else {
         println!(
-            "delivered {delivered} messages: {rows} rows, {dead_letters} dead letters; {pending} pending"
+            "delivered {delivered} messages: {rows} rows, {dead_letters} dead letters, {ignored} ignored; {pending} pending"
         );
     }
     all_delivered(pending)

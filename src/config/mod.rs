@@ -8,6 +8,7 @@
 //! message and no `Debug` shows a secret. Opening stages, feeds and databases is left to others.
 
 mod file;
+mod literal;
 mod parse;
 mod problem;
 mod profile;
@@ -26,6 +27,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use file::FileError;
+pub use literal::Literal;
 pub use problem::{ConfigError, Position, Problem, nearest};
 pub use profile::{
     ChannelBinding, ClientIdentity, Host, Keepalives, PROFILES_VARIABLE, Profile, ProfileError, Profiles,

@@ -87,6 +87,7 @@ enum OpenContent {
 struct Key {
     at: Position,
     text: String,
+    plain: bool,
     merges: bool,
 }
 
@@ -176,6 +177,7 @@ impl Builder<'_> {
             *key = Some(Key {
                 at,
                 text: text.to_owned(),
+                plain,
                 merges: plain && text == "<<",
             });
             return Ok(());
@@ -252,6 +254,7 @@ impl Builder<'_> {
                         keys.insert(other.key.clone(), entries.len());
                         entries.push(Entry {
                             key: other.key.clone(),
+                            plain: other.plain,
                             at: other.at,
                             value: Rc::clone(&other.value),
                         });
@@ -298,6 +301,7 @@ impl Builder<'_> {
                 let Some(Key {
                     at,
                     text,
+                    plain,
                     merges: is_merge,
                 }) = key.take()
                 else {
@@ -314,6 +318,7 @@ impl Builder<'_> {
                     keys.insert(text.clone(), entries.len());
                     entries.push(Entry {
                         key: text,
+                        plain,
                         at,
                         value: node,
                     });

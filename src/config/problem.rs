@@ -27,6 +27,14 @@ pub struct Position {
 impl Position {
     pub(super) const START: Self = Self { line: 1, column: 1 };
 
+    /// So many characters further in the line.
+    pub(super) fn behind(self, characters: usize) -> Self {
+        Self {
+            column: self.column + characters,
+            ..self
+        }
+    }
+
     pub(super) fn of(marker: &saphyr_parser::Marker) -> Self {
         Self {
             line: marker.line().max(1),

@@ -137,6 +137,46 @@ impl<'a> Section<'a> {
         self.problems.add(self.place(key), join(&self.path, key), message);
     }
 
+    /// The same about one character of the value at `key`, counted from 0.
+    pub fn problem_within(&mut self, key: &str, character: usize, message: &str) {
+        let Some(entry) = self.find(key) else {
+            return self.problem(key, message);
+        };
+        let at = match &entry.value.content {
+            Content::Scalar(scalar) if scalar.written.is_none() => {
+                entry.value.at.behind(character + usize::from(!scalar.plain))
+            }
+            _ => entry.value.at,
+        };
+        let message = entry.value.conceal(message);
+        self.problems.add(at, join(&self.path, key), message);
+    }
+
+    /// The same about one character of the key itself.
+    pub fn problem_in_key(&mut self, key: &str, character: usize, message: &str) {
+        let at = self.find(key).map_or(self.at, |entry| {
+            entry.at.behind(character + usize::from(!entry.plain))
+        });
+        self.problems.add(at, join(&self.path, key), message);
+    }
+
+    /// Whether there is a mapping at `key`.
+    #[must_use]
+    pub fn contains_mapping(&self, key: &str) -> bool {
+        let entry = self.find(key);
+        entry.is_some_and(|entry| matches!(entry.value.content, Content::Mapping(_)))
+    }
+
+    /// The node at `key`, which is known from now on, null or not.
+    pub(super) fn node(&mut self, key: &str) -> Option<&'a Node> {
+        self.entry(key);
+        self.find(key).map(|entry| &*entry.value)
+    }
+
+    pub(super) fn problems(&self) -> &'a Problems {
+        self.problems
+    }
+
     /// Whether nothing wrong was reported so far in the whole file.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -42,6 +42,8 @@ pub(super) struct Scalar {
 /// An entry of a mapping.
 pub(super) struct Entry {
     pub(super) key: String,
+    /// The key was written without quotes.
+    pub(super) plain: bool,
     pub(super) at: Position,
     pub(super) value: Rc<Node>,
 }

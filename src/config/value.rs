@@ -13,6 +13,7 @@ use serde::de::{
     SeqAccess, Unexpected, Visitor,
 };
 
+use super::literal::Literal;
 use super::problem::{Position, quotable, suggestion};
 use super::tree::{Content, Entry, Node, Scalar};
 
@@ -176,6 +177,21 @@ impl Plain {
             Self::Float(number) => visitor.visit_f64(number),
             Self::Text => visitor.visit_str(text),
         }
+    }
+}
+
+/// A value as it is written: quotes decide, and variables stand for text.
+pub(super) fn literal(scalar: &Scalar) -> Literal {
+    let plain = if scalar.plain && scalar.written.is_none() {
+        Plain::of(scalar)
+    } else {
+        Plain::Text
+    };
+    match plain {
+        Plain::Null => Literal::Null,
+        Plain::Bool(value) => Literal::Bool(value),
+        Plain::Unsigned(_) | Plain::Signed(_) | Plain::Float(_) => Literal::Number(scalar.text.clone()),
+        Plain::Text => Literal::Text(scalar.text.clone()),
     }
 }
 

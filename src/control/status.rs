@@ -74,9 +74,11 @@ pub struct ProducerStatus {
     /// Whether it runs.
     pub state: RunnerState,
     pub delivered: u64,
+    pub ignored: u64,
     pub rows: u64,
     pub dead_letters: u64,
     pub extra_values: u64,
+    pub discarded_values: u64,
     pub transactions: u64,
     pub reconnects: u64,
 }
@@ -88,9 +90,11 @@ impl ProducerStatus {
         Self {
             state,
             delivered: stats.delivered.get(),
+            ignored: stats.ignored.get(),
             rows: stats.rows.get(),
             dead_letters: stats.dead_letters.get(),
             extra_values: stats.extra_values.get(),
+            discarded_values: stats.discarded_values.get(),
             transactions: stats.transactions.get(),
             reconnects: stats.reconnects.get(),
         }

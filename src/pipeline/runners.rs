@@ -44,9 +44,11 @@ impl PipelineStats {
             info!(
                 runner,
                 delivered = stats.delivered.get(),
+                ignored = stats.ignored.get(),
                 rows = stats.rows.get(),
                 dead_letters = stats.dead_letters.get(),
                 extra_values = stats.extra_values.get(),
+                discarded_values = stats.discarded_values.get(),
                 transactions = stats.transactions.get(),
                 reconnects = stats.reconnects.get(),
                 "producer"

@@ -1,7 +1,9 @@
 //! The target table against a real PostgreSQL: what is encoded reads back as it was, and the table follows the messages.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod anything;
 mod columns;
+mod mapping;
 mod others;
 mod rig;
 mod values;

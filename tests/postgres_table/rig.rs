@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
+use socket_el::config::{Section, Variables};
 use socket_el::private_postgres::{Options, PrivatePostgres};
-use socket_el::producer::postgres::table::{CopyRows, Encoded, Table, TableOptions};
+use socket_el::producer::postgres::PostgresOptions;
+use socket_el::producer::postgres::table::{CopyRows, Encoded, Mapping, Table, TableOptions, When};
 use socket_el::record::{Message, Offset, Timestamp};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -23,18 +25,38 @@ pub(crate) struct Rig {
     next: u64,
 }
 
+/// What became of messages.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) rows: usize,
+    pub(crate) ignored: u64,
+    /// Number of the message, record of it, reason.
+    pub(crate) dead: Vec<(usize, Option<u32>, String)>,
+    pub(crate) extra_values: u64,
+    pub(crate) discarded_values: u64,
+}
+
 impl Rig {
     pub(crate) async fn new(setup: &str) -> Self {
         Self::with_metadata(setup, false).await
     }
 
     pub(crate) async fn with_metadata(setup: &str, metadata: bool) -> Self {
+        Self::with_options(setup, options(metadata)).await
+    }
+
+    /// With the keys of the mapping as `config.yml` has them.
+    pub(crate) async fn mapped(setup: &str, keys: &str) -> Self {
+        Self::with_options(setup, mapped(keys)).await
+    }
+
+    async fn with_options(setup: &str, options: TableOptions) -> Self {
         let cluster = cluster();
         let database = format!("table_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         cluster.create_database(&database).await.unwrap();
         let client = connect(&database).await;
         client.batch_execute(setup).await.unwrap();
-        let mut table = Table::new(options(metadata));
+        let mut table = Table::new(options);
         table.load(&client).await.unwrap();
         Self {
             database,
@@ -50,23 +72,38 @@ impl Rig {
         self.table.load(&self.client).await.unwrap();
     }
 
-    /// Delivers messages as a session does, and returns how many of their values went to `_extra`.
+    /// Delivers messages as a session does, all of which become rows, and returns how many of their values went to
+    /// `_extra`.
     pub(crate) async fn deliver(&mut self, messages: &[&str]) -> u64 {
+        let delivered = self.deliver_all(messages).await;
+        assert_eq!((delivered.ignored, delivered.dead.as_slice()), (0, &[][..]));
+        delivered.extra_values
+    }
+
+    /// Delivers messages as a session does, and tells what became of them.
+    pub(crate) async fn deliver_all(&mut self, messages: &[&str]) -> Delivered {
         for _ in 0..5 {
             let mut rows = CopyRows::new();
             let mut changes = false;
+            let mut delivered = Delivered::default();
             for (index, message) in messages.iter().enumerate() {
                 let offset = Offset::new(self.next + index as u64);
                 match self.table.encode(offset, payload(message.as_bytes()), &mut rows) {
                     Encoded::Rows(_) => {}
                     Encoded::NeedsSchema => changes = true,
-                    Encoded::DeadLetter { reason, .. } => panic!("{message}: {reason}"),
+                    Encoded::Ignored => delivered.ignored += 1,
+                    Encoded::DeadLetter { reason, record_index } => {
+                        delivered.dead.push((index, record_index, reason))
+                    }
                 }
             }
             if !changes {
                 self.next += messages.len() as u64;
                 assert_eq!(self.copy(&rows).await.unwrap(), rows.len() as u64);
-                return rows.extra_values();
+                delivered.rows = rows.len();
+                delivered.extra_values = rows.extra_values();
+                delivered.discarded_values = rows.discarded_values();
+                return delivered;
             }
             let change = self.table.wanted_change().unwrap();
             self.table.apply(&mut self.client, change).await.unwrap();
@@ -109,8 +146,24 @@ pub(crate) fn options(metadata: bool) -> TableOptions {
     TableOptions {
         schema: "feed".to_owned(),
         table: "t".to_owned(),
-        metadata,
         stage: "websocket_1".to_owned(),
+        when: When::default(),
+        mapping: Mapping {
+            metadata,
+            ..Mapping::default()
+        },
+    }
+}
+
+fn mapped(keys: &str) -> TableOptions {
+    let read = Section::read_text(keys, &Variables::default(), |section| {
+        PostgresOptions::read(section, "postgres")
+    });
+    let read = read.unwrap_or_else(|error| panic!("{error}")).unwrap();
+    TableOptions {
+        when: read.when,
+        mapping: read.mapping,
+        ..options(false)
     }
 }
 

@@ -141,7 +141,9 @@ async fn every_type_holds_what_fits_and_the_rest_stands_in_extra() {
         ("bytea", "\"\\\\x00ff\"", Some("\\x00ff")),
         ("bytea", "\"00ff\"", None),
         ("bytea", "\"\\\\x0\"", None),
-        ("int[]", "[1]", None),
+        ("int[]", "[1]", Some("{1}")),
+        ("int[]", "[1.5]", None),
+        ("int[]", "1", None),
         ("interval", "\"1 day\"", None),
     ];
     let mut types: Vec<_> = cases.iter().map(|case| case.0).collect();

@@ -46,6 +46,8 @@ pub(super) enum Outcome {
     Encoded {
         end: Offset,
         messages: u64,
+        /// Those of them that are not for the table.
+        ignored: u64,
         dead_letters: Vec<DeadLetter>,
     },
     /// The table has to be changed, or its layout loaded again, first. There are no rows.
@@ -71,7 +73,7 @@ impl Job {
     fn encode(&mut self) -> Outcome {
         let from = self.from;
         let mut left = self.batches.iter().flat_map(|batch| batch.messages_from(from));
-        let (mut messages, mut bytes) = (0, 0);
+        let (mut messages, mut bytes, mut ignored) = (0, 0, 0);
         let mut dead_letters = Vec::new();
         let mut end = self.next;
         for (offset, message) in left.by_ref() {
@@ -90,6 +92,7 @@ impl Job {
             }
             match self.table.encode(offset, message, &mut self.rows) {
                 Encoded::Rows(_) => {}
+                Encoded::Ignored => ignored += 1,
                 Encoded::DeadLetter { reason, record_index } => {
                     let verdict = Verdict {
                         sqlstate: None,
@@ -110,6 +113,7 @@ impl Job {
         Outcome::Encoded {
             end,
             messages: messages as u64,
+            ignored,
             dead_letters,
         }
     }

@@ -44,9 +44,11 @@ pub(super) enum TableWork {
 struct InFlight {
     end: Offset,
     messages: u64,
+    ignored: u64,
     rows: u64,
     dead_letters: u64,
     extra_values: u64,
+    discarded_values: u64,
 }
 
 /// One stage of a producer.
@@ -98,8 +100,9 @@ impl Lane {
         let mut table = Table::new(TableOptions {
             schema: schema.to_owned(),
             table: table_name.clone(),
-            metadata: options.metadata,
             stage: name.clone(),
+            when: options.when.clone(),
+            mapping: options.mapping.clone(),
         });
         let key = CursorKey {
             path_id: stage.path_id(),
@@ -207,9 +210,11 @@ impl Lane {
         self.in_flight = Some(InFlight {
             end: prepared.end,
             messages: prepared.messages,
+            ignored: prepared.ignored,
             rows: prepared.rows.len() as u64,
             dead_letters: prepared.dead_letters.len() as u64,
             extra_values: prepared.rows.extra_values(),
+            discarded_values: prepared.rows.discarded_values(),
         });
     }
 
@@ -223,9 +228,11 @@ impl Lane {
     pub(super) fn arrived(&mut self, next: Offset, stats: &ProducerStats) {
         if let Some(landed) = self.in_flight.take().filter(|in_flight| in_flight.end == next) {
             stats.delivered.add(landed.messages);
+            stats.ignored.add(landed.ignored);
             stats.rows.add(landed.rows);
             stats.dead_letters.add(landed.dead_letters);
             stats.extra_values.add(landed.extra_values);
+            stats.discarded_values.add(landed.discarded_values);
             stats.transactions.add(1);
         }
     }
@@ -310,6 +317,7 @@ impl Lane {
             Outcome::Encoded {
                 end,
                 messages,
+                ignored,
                 dead_letters,
             } => {
                 self.position = end;
@@ -319,6 +327,7 @@ impl Lane {
                     from,
                     end,
                     messages,
+                    ignored,
                     rows: done.rows,
                     dead_letters,
                     gaps,

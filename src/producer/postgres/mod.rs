@@ -9,7 +9,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `options` | the keys in `config.yml` |
+//! | `options`, `mapping_keys` | the keys in `config.yml` |
 //! | `delivery` | the loop: which stage is next, overlap of encoding and committing |
 //! | `lane` | what is known about one stage on its way into the database |
 //! | `encode` | from batches to a prepared transaction |
@@ -44,6 +44,7 @@ mod dial;
 mod encode;
 mod lane;
 mod made;
+mod mapping_keys;
 mod operate;
 mod options;
 mod probe;

@@ -38,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) end: Offset,
     /// Messages, whatever becomes of them.
     pub(super) messages: u64,
+    /// Those of them that are not for the table.
+    pub(super) ignored: u64,
     pub(super) rows: CopyRows,
     pub(super) dead_letters: Vec<DeadLetter>,
     /// Offsets that it steps over, for there is nothing.

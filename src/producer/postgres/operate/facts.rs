@@ -171,7 +171,7 @@ pub(super) async fn look_at_rows(
         )
         .await?
         .try_get(0)?;
-    if !options.metadata || columns != 3 {
+    if !options.mapping.metadata || columns != 3 {
         return Ok(None);
     }
     let row = client

@@ -78,8 +78,9 @@ fn table_of(schema: &str, options: &PostgresOptions, stage: &str) -> Table {
     Table::new(TableOptions {
         schema: schema.to_owned(),
         table: options.table_for(stage),
-        metadata: options.metadata,
         stage: stage.to_owned(),
+        when: options.when.clone(),
+        mapping: options.mapping.clone(),
     })
 }
 

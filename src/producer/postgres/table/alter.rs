@@ -105,7 +105,7 @@ async fn attempt(
         let answer = judged!(rows(transaction.client(), &question).await);
         let is = |name: &str| answer.first().and_then(|row| row.try_get(name).ok()) == Some(Some("t"));
         if is("small") {
-            let to = widening.numbers.column_type(is("large"));
+            let to = change.widened_type(widening.numbers, is("large"));
             widened.push((widening.column.to_owned(), to));
         } else {
             refused.insert(widening.column.to_owned());

@@ -3,9 +3,10 @@
 //! Everything is asked by the simple protocol, so that no prepared statement is left in a session, and with names that
 //! no `search_path` bends.
 
-use postgres_types::Type;
+use postgres_types::{Kind, Type};
 use tokio_postgres::SimpleQueryRow;
 
+use super::column_type::{ColumnType, ScalarType};
 use super::encode::Encoder;
 use super::error::TableError;
 use super::name::{TableName, literal};
@@ -75,10 +76,15 @@ pub(super) fn refuse_unfit(answer: &Answer<'_>) -> Result<(), TableError> {
     Err(TableError::NotDurable { table, what })
 }
 
-/// The encoder of a column's base type.
-pub(super) fn encoder(answer: &Answer<'_>, made: bool) -> Result<Encoder, TableError> {
+/// The encoder of a column's base type. `made`: whether we made the column for the values that came; then strings
+/// alone are text.
+pub(super) fn encoder(
+    answer: &Answer<'_>,
+    made: bool,
+    declared: Option<&ColumnType>,
+) -> Result<Encoder, TableError> {
     let modifier: i32 = answer.number("modifier")?;
-    let any = !made;
+    let any = !made || declared.is_some();
     if answer.text("base_kind")? == "e" {
         return Ok(Encoder::Label);
     }
@@ -88,7 +94,23 @@ pub(super) fn encoder(answer: &Answer<'_>, made: bool) -> Result<Encoder, TableE
     let Some(base) = Type::from_oid(answer.number("base")?) else {
         return Ok(Encoder::Unsupported);
     };
-    Ok(match base {
+    if let Kind::Array(element) = base.kind() {
+        let encoder = of_base(element, modifier, any, declared);
+        return Ok(match encoder {
+            Encoder::Unsupported => Encoder::Unsupported,
+            encoder => Encoder::Array {
+                element: Box::new(encoder),
+                oid: element.oid(),
+            },
+        });
+    }
+    Ok(of_base(&base, modifier, any, declared))
+}
+
+/// The encoder of one of PostgreSQL's own types.
+fn of_base(base: &Type, modifier: i32, any: bool, declared: Option<&ColumnType>) -> Encoder {
+    let unit = declared.and_then(ColumnType::unit);
+    match *base {
         Type::BOOL => Encoder::Bool,
         Type::INT2 => Encoder::Int2,
         Type::INT4 => Encoder::Int4,
@@ -106,14 +128,18 @@ pub(super) fn encoder(answer: &Answer<'_>, made: bool) -> Result<Encoder, TableE
         },
         Type::JSON => Encoder::Json,
         Type::JSONB => Encoder::Jsonb,
-        Type::TIMESTAMPTZ => Encoder::Timestamptz,
-        Type::TIMESTAMP => Encoder::Timestamp,
+        Type::TIMESTAMPTZ => Encoder::Timestamptz { unit },
+        Type::TIMESTAMP => Encoder::Timestamp { unit },
         Type::DATE => Encoder::Date,
+        Type::TIME => Encoder::Time,
         Type::UUID => Encoder::Uuid,
         Type::INET => Encoder::Inet,
-        Type::BYTEA => Encoder::Bytea,
+        Type::CIDR => Encoder::Cidr,
+        Type::BYTEA => Encoder::Bytea {
+            base64: declared.is_some_and(|declared| declared.scalar == ScalarType::Bytea { base64: true }),
+        },
         _ => Encoder::Unsupported,
-    })
+    }
 }
 
 /// Precision and scale as the server packs them: the scale is a signed number of 11 bits.

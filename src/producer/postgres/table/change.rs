@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use super::infer::{NewType, Numbers, Wanted};
-use super::layout::{Layout, OWN, Role};
+use super::layout::{Layout, Role, is_needed, own};
+use super::mapping::{Mapping, Numbers as Fractions};
 use super::name::{self, TableName, literal, quoted};
 use crate::record::Offset;
 
@@ -19,8 +20,11 @@ pub struct SchemaChange {
     stage: String,
     /// The first offset that the table will hold, when it is to be made.
     pub(super) create: Option<Offset>,
-    keys: Vec<(String, NewType)>,
+    /// Keys and the types of their columns in SQL.
+    keys: Vec<(String, String)>,
     own: Vec<Role>,
+    raw: bool,
+    fractions: Fractions,
     widen: Vec<(String, Numbers)>,
     /// Columns that the COPY is to list from now on. No DDL.
     pub(super) list: BTreeSet<String>,
@@ -35,16 +39,33 @@ pub(super) struct Widening<'a> {
 
 impl SchemaChange {
     /// The change that is wanted of a layout; `None` when nothing is.
-    pub(super) fn new(table: &TableName, stage: &str, wanted: &Wanted, layout: &Layout) -> Option<Self> {
+    pub(super) fn new(
+        table: &TableName,
+        stage: &str,
+        mapping: &Mapping,
+        wanted: &Wanted,
+        layout: &Layout,
+    ) -> Option<Self> {
         if wanted.is_empty() {
             return None;
         }
-        let keys: Vec<_> = wanted.columns().collect();
+        let declared = mapping.columns.iter().filter_map(|column| {
+            let column_type = column.column_type.filter(|_| wanted.declared)?;
+            Some((column.name.clone(), column_type.sql()))
+        });
+        let mut keys: Vec<_> = declared.collect();
+        let inferred = wanted.columns(mapping.numbers);
+        keys.extend(
+            inferred
+                .filter(|(key, _)| mapping.declared_type(key).is_none())
+                .map(|(key, new_type)| (key, new_type.sql().to_owned())),
+        );
         let nothing_else = wanted.create.is_some() && keys.is_empty() && !wanted.message && !wanted.metadata;
-        let own = OWN.iter().map(|&(_, _, role, _)| role).filter(|role| match role {
+        let roles = own(mapping.raw).iter().map(|own| own.role);
+        let own = roles.filter(|&role| match role {
             Role::Key => false,
-            Role::Stage | Role::Offset | Role::ReceivedAt => wanted.metadata,
-            Role::Message => wanted.message,
+            Role::Stage | Role::Offset | Role::ReceivedAt => wanted.metadata && is_needed(role, mapping),
+            Role::Message => wanted.message || wanted.metadata && mapping.raw,
             Role::Extra => wanted.needs_extra() || nothing_else,
         });
         let mut change = Self {
@@ -53,6 +74,8 @@ impl SchemaChange {
             create: wanted.create,
             keys,
             own: own.collect(),
+            raw: mapping.raw,
+            fractions: mapping.numbers,
             widen: wanted
                 .widen
                 .iter()
@@ -64,10 +87,15 @@ impl SchemaChange {
         let widened: Vec<_> = change
             .widen
             .iter()
-            .map(|(column, numbers)| (column.clone(), numbers.column_type(false)))
+            .map(|(column, numbers)| (column.clone(), numbers.column_type(false, mapping.numbers)))
             .collect();
         change.shown = change.sql(layout, &widened);
         Some(change)
+    }
+
+    /// The type that a column is to be widened to; `large`: it holds integers that `double precision` would round.
+    pub(super) fn widened_type(&self, numbers: Numbers, large: bool) -> NewType {
+        numbers.column_type(large, self.fractions)
     }
 
     /// The columns of a layout that are to be widened and still can be.
@@ -97,9 +125,12 @@ impl SchemaChange {
             ""
         };
         let new_own = |is_wanted: &dyn Fn(Role) -> bool| -> Vec<String> {
-            OWN.iter()
-                .filter(|own| self.own.contains(&own.2) && is_wanted(own.2) && !layout.has_column(own.0))
-                .map(|own| format!("{add}{} {}", own.0, own.1.sql()))
+            own(self.raw)
+                .iter()
+                .filter(|own| {
+                    self.own.contains(&own.role) && is_wanted(own.role) && !layout.has_column(own.name)
+                })
+                .map(|own| format!("{add}{} {}", quoted_if_needed(own.name), own.new_type.sql()))
                 .collect()
         };
         let is_metadata = |role: Role| matches!(role, Role::Stage | Role::Offset | Role::ReceivedAt);
@@ -110,7 +141,7 @@ impl SchemaChange {
                 continue;
             }
             let name = free_name(key, |name| layout.has_column(name) || taken.contains(name));
-            parts.push(format!("{add}{} {}", quoted(&name), column_type.sql()));
+            parts.push(format!("{add}{} {}", quoted(&name), column_type));
             comments.push((name.clone(), name::comment(key)));
             taken.insert(name);
         }
@@ -151,6 +182,15 @@ impl SchemaChange {
             );
         }
         sql
+    }
+}
+
+/// Names of ours need no quotes, but for one that is a word of SQL.
+fn quoted_if_needed(name: &str) -> String {
+    if name == "offset" {
+        quoted(name)
+    } else {
+        name.to_owned()
     }
 }
 

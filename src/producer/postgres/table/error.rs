@@ -37,6 +37,14 @@ pub enum TableError {
         /// What we keep there.
         purpose: &'static str,
     },
+    /// There is nothing to make the table of.
+    #[error(
+        "table {table} does not exist, and new_keys lets no message make columns. Make the table, or declare its columns with `columns`"
+    )]
+    NothingDeclared {
+        /// The table, quoted.
+        table: String,
+    },
     /// Others held locks on the table for longer than we tried.
     #[error(
         "table {table} can't be changed: {attempts} attempts ended in its lock_timeout; sessions that hold locks on it now: {}", pids(.blocking)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::encode::Decimal;
+use super::mapping::Numbers as Fractions;
 use super::record::Value;
 use super::walk::Kind;
 use crate::record::Offset;
@@ -72,13 +73,17 @@ impl Numbers {
     }
 
     /// The narrowest type that holds them all; `exact_integers` says that integers beyond 2^53 are there already.
-    pub(super) fn column_type(self, exact_integers: bool) -> NewType {
+    pub(super) fn column_type(self, exact_integers: bool, fractions: Fractions) -> NewType {
         match self {
             Self {
                 beyond_both: true, ..
             } => NewType::Numeric,
             Self { fractions: false, .. } => NewType::BigInt,
-            Self { beyond_double, .. } if beyond_double || exact_integers => NewType::Numeric,
+            Self { beyond_double, .. }
+                if beyond_double || exact_integers || fractions == Fractions::Numeric =>
+            {
+                NewType::Numeric
+            }
             Self { .. } => NewType::DoublePrecision,
         }
     }
@@ -112,12 +117,12 @@ impl Values {
     }
 
     /// The type of the most frequent family, the first one of equals.
-    fn column_type(&self) -> NewType {
+    fn column_type(&self, fractions: Fractions) -> NewType {
         let most = self.families.iter().map(|(_, count)| *count).max();
         let family = self.families.iter().find(|(_, count)| Some(*count) == most);
         match family.map(|(family, _)| *family) {
             Some(Family::Boolean) => NewType::Boolean,
-            Some(Family::Number) => self.numbers.column_type(false),
+            Some(Family::Number) => self.numbers.column_type(false, fractions),
             Some(Family::Text) => NewType::Text,
             Some(Family::Nested) | None => NewType::Jsonb,
         }
@@ -125,7 +130,7 @@ impl Values {
 
     /// Whether some of the values will not fit the column.
     fn has_conflict(&self) -> bool {
-        self.families.len() > 1 && self.column_type() != NewType::Jsonb
+        self.families.len() > 1 && self.column_type(Fractions::default()) != NewType::Jsonb
     }
 }
 
@@ -144,6 +149,8 @@ pub(super) struct Wanted {
     pub(super) extra: bool,
     pub(super) message: bool,
     pub(super) metadata: bool,
+    /// Columns with a declared type are missing.
+    pub(super) declared: bool,
 }
 
 impl Wanted {
@@ -153,7 +160,7 @@ impl Wanted {
             && self.keys.is_empty()
             && self.widen.is_empty()
             && self.list.is_empty()
-            && !(self.extra || self.message || self.metadata)
+            && !(self.extra || self.message || self.metadata || self.declared)
     }
 
     /// Notes a value of a key without column; `false` when there is no room for one more.
@@ -172,10 +179,10 @@ impl Wanted {
     }
 
     /// The new keys with the types of their columns.
-    pub(super) fn columns(&self) -> impl Iterator<Item = (String, NewType)> + '_ {
+    pub(super) fn columns(&self, fractions: Fractions) -> impl Iterator<Item = (String, NewType)> + '_ {
         self.keys
             .iter()
-            .map(|(key, values)| (key.clone(), values.column_type()))
+            .map(move |(key, values)| (key.clone(), values.column_type(fractions)))
     }
 
     /// Whether `_extra` will be needed.

@@ -18,6 +18,10 @@ pub(super) enum Target {
     Unlisted(usize),
     /// To `_extra`: the column takes no values from us.
     Extra,
+    /// Nowhere: a path of the mapping takes the value.
+    Skip,
+    /// Its column is that of a path of the mapping.
+    Taken,
     /// The table has no column for it.
     Unknown,
 }

@@ -5,6 +5,7 @@
 //! missing key is NULL there as well. `_extra` is last, since only after the other columns it is known what goes there.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
@@ -12,10 +13,9 @@ use super::catalog::{Answer, catalog_sql, database, encoder, refuse_unfit};
 use super::encode::Encoder;
 use super::error::TableError;
 use super::infer::NewType;
+use super::mapping::{Mapping, NewKeys};
 use super::name::{self, TableName};
 
-/// Columns that a table may have before new keys go to `_extra`.
-const MAX_COLUMNS: usize = 500;
 /// Columns that PostgreSQL gives numbers to in one table's life, dropped ones included.
 const MAX_COLUMN_NUMBER: usize = 1_600;
 /// Column numbers kept free for our own columns.
@@ -24,8 +24,8 @@ const OWN_COLUMNS: usize = 5;
 /// What is decided about a table's columns beside what the catalog says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choices {
-    /// Whether rows get the columns of `metadata: true`.
-    pub(super) metadata: bool,
+    /// How messages become rows.
+    pub(super) mapping: Arc<Mapping>,
     /// Columns with a default that a key has named.
     pub(super) named: BTreeSet<String>,
     /// Columns that are not to be widened (any more).
@@ -94,7 +94,9 @@ impl Layout {
             column.writable
                 && match column.role {
                     Role::Key => named(),
-                    Role::Stage | Role::Offset | Role::ReceivedAt => choices.metadata,
+                    role @ (Role::Stage | Role::Offset | Role::ReceivedAt) => {
+                        is_needed(role, &choices.mapping)
+                    }
                     Role::Message | Role::Extra => true,
                 }
         };
@@ -117,8 +119,8 @@ impl Layout {
             layout.by_key.extend(key.clone().map(|key| (key, index)));
             layout.columns.push(Column {
                 name: (*name).to_owned(),
-                role: role(name),
-                encoder: *encoder,
+                role: role(name, false),
+                encoder: encoder.clone(),
                 type_name: String::new(),
                 widenable: false,
                 writable: true,
@@ -143,18 +145,21 @@ impl Layout {
         let made_for = comment.and_then(name::key_of_comment);
         let made = made_for.is_some();
         let key = made_for.or_else(|| name::key_of_column(name).map(str::to_owned));
-        let encoder = encoder(&answer, made)?;
+        let mapping = &choices.mapping;
+        let declared = key.as_deref().and_then(|key| mapping.declared_type(key));
+        let encoder = encoder(&answer, made, declared)?;
+        let may_widen = declared.is_none() && mapping.new_keys != NewKeys::Freeze;
         let column = Column {
             name: name.to_owned(),
-            role: role(name),
-            encoder,
+            role: role(name, mapping.raw),
             type_name: answer.text("type_name")?.to_owned(),
-            widenable: made && encoder == Encoder::Int8 && !choices.settled.contains(name),
+            widenable: made && may_widen && encoder == Encoder::Int8 && !choices.settled.contains(name),
             writable: answer.flag("writable")? && encoder != Encoder::Unsupported,
             has_default: answer.flag("has_default")?,
             key,
+            encoder,
         };
-        check_reserved(&column, table, choices.metadata)?;
+        check_reserved(&column, table, mapping)?;
         if let Some(key) = &column.key
             && (made || !self.by_key.contains_key(key))
         {
@@ -186,9 +191,9 @@ impl Layout {
     }
 
     /// How many columns new keys may still get.
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn room(&self, max_columns: usize) -> usize {
         let by_number = MAX_COLUMN_NUMBER - OWN_COLUMNS;
-        MAX_COLUMNS
+        max_columns
             .saturating_sub(self.columns.len())
             .min(by_number.saturating_sub(self.highest_number))
     }
@@ -199,61 +204,103 @@ impl Layout {
     }
 }
 
-fn role(name: &str) -> Role {
-    match name {
-        name::STAGE => Role::Stage,
-        name::OFFSET => Role::Offset,
-        name::RECEIVED_AT => Role::ReceivedAt,
-        name::MESSAGE => Role::Message,
-        name::EXTRA => Role::Extra,
-        _ => Role::Key,
+fn role(name: &str, raw: bool) -> Role {
+    own(raw)
+        .iter()
+        .find(|own| own.name == name)
+        .map_or(Role::Key, |own| own.role)
+}
+
+/// Whether every row must have this column of ours.
+pub(super) fn is_needed(role: Role, mapping: &Mapping) -> bool {
+    match role {
+        Role::Stage => mapping.metadata,
+        Role::Offset | Role::ReceivedAt => mapping.metadata || mapping.raw,
+        Role::Message => mapping.raw,
+        Role::Key | Role::Extra => false,
     }
 }
 
-/// Our own columns, with their types, in the order in which a new table gets them.
-pub(super) const OWN: [(&str, NewType, Role, &str); 5] = [
-    (name::STAGE, NewType::Text, Role::Stage, "the name of the stage"),
-    (
-        name::OFFSET,
-        NewType::BigInt,
-        Role::Offset,
-        "the message's offset",
-    ),
-    (
+/// A column of ours.
+pub(super) struct Own {
+    pub(super) name: &'static str,
+    pub(super) new_type: NewType,
+    pub(super) role: Role,
+    purpose: &'static str,
+}
+
+const fn own_column(name: &'static str, new_type: NewType, role: Role, purpose: &'static str) -> Own {
+    Own {
+        name,
+        new_type,
+        role,
+        purpose,
+    }
+}
+
+const STAGE: Own = own_column(name::STAGE, NewType::Text, Role::Stage, "the name of the stage");
+const EXTRA: Own = own_column(
+    name::EXTRA,
+    NewType::Jsonb,
+    Role::Extra,
+    "values that fit no column",
+);
+const OFFSET_PURPOSE: &str = "the message's offset";
+const TIME_PURPOSE: &str = "the time of receipt";
+
+/// Our own columns, in the order in which a new table gets them.
+static OWN: [Own; 5] = [
+    STAGE,
+    own_column(name::OFFSET, NewType::BigInt, Role::Offset, OFFSET_PURPOSE),
+    own_column(
         name::RECEIVED_AT,
         NewType::Timestamptz,
         Role::ReceivedAt,
-        "the time of receipt",
+        TIME_PURPOSE,
     ),
-    (
+    own_column(
         name::MESSAGE,
         NewType::Jsonb,
         Role::Message,
         "messages without records",
     ),
-    (
-        name::EXTRA,
-        NewType::Jsonb,
-        Role::Extra,
-        "values that fit no column",
-    ),
+    EXTRA,
 ];
 
+/// The same with `mapping: raw`.
+static RAW_OWN: [Own; 5] = [
+    STAGE,
+    own_column("offset", NewType::BigInt, Role::Offset, OFFSET_PURPOSE),
+    own_column(
+        "received_at",
+        NewType::Timestamptz,
+        Role::ReceivedAt,
+        TIME_PURPOSE,
+    ),
+    own_column("message", NewType::Jsonb, Role::Message, "the whole message"),
+    EXTRA,
+];
+
+/// Our own columns, in the order in which a new table gets them.
+pub(super) fn own(raw: bool) -> &'static [Own] {
+    if raw { &RAW_OWN } else { &OWN }
+}
+
 /// Refuses a column of one of our names that can't hold what we put there.
-fn check_reserved(column: &Column, table: &TableName, metadata: bool) -> Result<(), TableError> {
-    let Some((name, wanted, role, purpose)) = OWN.into_iter().find(|(name, ..)| *name == column.name) else {
+fn check_reserved(column: &Column, table: &TableName, mapping: &Mapping) -> Result<(), TableError> {
+    let Some(own) = own(mapping.raw).iter().find(|own| own.name == column.name) else {
         return Ok(());
     };
-    let is_json = matches!(role, Role::Message | Role::Extra);
-    let is_fit = column.type_name == wanted.sql() || is_json && column.encoder == Encoder::Json;
-    if column.writable && is_fit || !is_json && !metadata {
+    let is_json = matches!(own.role, Role::Message | Role::Extra);
+    let is_fit = column.type_name == own.new_type.sql() || is_json && column.encoder == Encoder::Json;
+    if column.writable && is_fit || !is_json && !is_needed(own.role, mapping) {
         return Ok(());
     }
     Err(TableError::ReservedColumn {
         table: table.to_string(),
-        column: name,
+        column: own.name,
         found: column.type_name.clone(),
-        wanted: wanted.sql(),
-        purpose,
+        wanted: own.new_type.sql(),
+        purpose: own.purpose,
     })
 }

@@ -4,7 +4,11 @@
 //! lets the column's type choose how the raw text is written ([`encode`]) into [`rows`]. What the table lacks is
 //! gathered by [`infer`], becomes SQL in [`change`] and is done by [`alter`].
 //!
-//! The mapping: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
+//! What the configuration asks for beyond that is a [`Mapping`]: its paths ([`path`]) are gathered into one [`plan`], which
+//! [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and which columns the
+//! values found belong to; [`column_type`] knows the types that can be declared.
+//!
+//! Without one: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
 //! message in `_message`; what is not JSON is a dead letter. A key's column is found by the rule of [`name`]. Null and
 //! a missing key are NULL, in `jsonb` columns too. `\u0000` becomes U+FFFD.
 //!
@@ -15,33 +19,48 @@
 mod alter;
 mod catalog;
 mod change;
+mod column_type;
 mod encode;
 mod error;
 mod infer;
 mod keys;
 mod layout;
+mod mapping;
 mod name;
+mod path;
+mod plan;
 mod record;
 mod rows;
+mod search;
+mod select;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod when;
 mod write;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio_postgres::Client;
 
 pub use change::SchemaChange;
+pub use column_type::{ColumnType, EpochUnit, ScalarType, UnknownType};
 pub use error::TableError;
+pub use mapping::{DeclaredColumn, Include, MAX_COLUMNS, Mapping, NewKeys, Nul, Numbers};
+pub use path::{Path, PathError, Step};
 pub use rows::{CopyRows, Row};
+pub use when::{Condition, Scalar, When};
 
 use crate::record::{Message, Offset};
 use infer::Wanted;
 use keys::Keys;
-use layout::{Choices, Layout, Role};
+use layout::{Choices, Layout};
 use name::TableName;
+use plan::Plan;
 use record::Scanned;
+use search::Found;
+use select::Selection;
 use write::{Origin, Scratch, Writer};
 
 /// After [`Encoded::NeedsSchema`], offer this many messages before asking for the change: it then covers them all.
@@ -54,10 +73,12 @@ pub struct TableOptions {
     pub schema: String,
     /// The table, made if it is missing.
     pub table: String,
-    /// Whether rows get `_stage`, `_offset` and `_received_at`.
-    pub metadata: bool,
     /// The stage that the messages come from.
     pub stage: String,
+    /// Which messages are for the table.
+    pub when: When,
+    /// How they become rows.
+    pub mapping: Mapping,
 }
 
 /// What became of a message.
@@ -65,6 +86,8 @@ pub struct TableOptions {
 pub enum Encoded {
     /// It is these many rows now.
     Rows(u32),
+    /// It is not for the table (`when`), or an empty list of records.
+    Ignored,
     /// It can never become a row.
     DeadLetter {
         /// Why; never holds the payload.
@@ -92,9 +115,18 @@ pub struct Table {
     keys: Keys,
     wanted: Wanted,
     scanned: Scanned,
+    /// What is asked of a message beyond its keys.
+    search: Option<Search>,
     scratch: Scratch,
     warned: BTreeSet<String>,
     when_made: String,
+}
+
+#[derive(Debug)]
+struct Search {
+    plan: Plan,
+    found: Found,
+    selection: Selection,
 }
 
 impl Table {
@@ -106,12 +138,19 @@ impl Table {
             schema: options.schema,
             table: name::fitting(&options.table),
         };
+        let mut plan = Plan::new();
+        let selection = Selection::new(&mut plan, &options.when, &options.mapping);
         Self {
             shown: name.to_string(),
             name,
             stage: options.stage,
+            search: selection.map(|selection| Search {
+                plan,
+                found: Found::default(),
+                selection,
+            }),
             choices: Choices {
-                metadata: options.metadata,
+                mapping: Arc::new(options.mapping),
                 ..Choices::default()
             },
             layout: Layout::default(),
@@ -157,7 +196,17 @@ impl Table {
         if !same {
             self.version += 1;
         }
+        let mapping = &self.choices.mapping;
+        let declares_nothing = mapping.columns.is_empty() && mapping.include.is_empty() && !mapping.raw;
+        if !layout.exists() && mapping.new_keys != NewKeys::Evolve && declares_nothing {
+            return Err(TableError::NothingDeclared {
+                table: self.shown.clone(),
+            });
+        }
         self.layout = layout;
+        if let Some(search) = &mut self.search {
+            search.selection.resolve(&self.layout);
+        }
         self.wanted = Wanted::default();
         self.keys.clear();
         Ok(())
@@ -166,7 +215,13 @@ impl Table {
     /// Encodes a whole message into `rows`, or says why not. Allocates nothing once the keys are known and the
     /// buffers have grown.
     pub fn encode(&mut self, offset: Offset, message: Message<'_>, rows: &mut CopyRows) -> Encoded {
-        let text = match self.scanned.read(message.payload) {
+        let mapping = &*self.choices.mapping;
+        let read = match &mut self.search {
+            Some(search) => search.found.read(&search.plan, message.payload, mapping.nul),
+            None if mapping.raw => self.scanned.read_whole(message.payload, mapping.nul),
+            None => self.scanned.read(message.payload, mapping.nul),
+        };
+        let text = match read {
             Ok(text) => text,
             Err(rejection) => {
                 return Encoded::DeadLetter {
@@ -175,12 +230,28 @@ impl Table {
                 };
             }
         };
+        let (scanned, slots): (&Scanned, &[_]) = match &mut self.search {
+            None => (&self.scanned, &[]),
+            Some(search) if !search.selection.matches(&search.found, text) => return Encoded::Ignored,
+            Some(search) if mapping.raw => (search.found.whole(search.selection.source), &[]),
+            Some(search) => {
+                let selection = &search.selection;
+                (
+                    search.found.records(selection.source, &selection.include),
+                    &selection.slots,
+                )
+            }
+        };
+        if scanned.is_empty() {
+            return Encoded::Ignored;
+        }
         if !self.layout.exists() {
             self.wanted.create.get_or_insert(offset);
         } else if self.layout.copy.is_empty() {
             self.wanted.extra = true;
         }
-        self.wanted.metadata |= self.choices.metadata && !self.has_metadata();
+        self.wanted.metadata |= lacks_own(&self.layout, mapping);
+        self.wanted.declared |= lacks_declared(&self.layout, mapping);
         let before = rows.len();
         let accepted = rows.accepts(self.version);
         let mut writer = Writer {
@@ -188,6 +259,8 @@ impl Table {
             keys: &mut self.keys,
             wanted: &mut self.wanted,
             scratch: &mut self.scratch,
+            mapping,
+            slots,
             warned: &mut self.warned,
         };
         let origin = Origin {
@@ -197,7 +270,13 @@ impl Table {
             received_at: message.received_at,
             text,
         };
-        writer.message(origin, &self.scanned, rows);
+        if let Err(refused) = writer.message(origin, scanned, rows) {
+            rows.truncate(before);
+            return Encoded::DeadLetter {
+                reason: refused.reason,
+                record_index: Some(refused.record_index),
+            };
+        }
         if !accepted || !self.wanted.is_empty() {
             rows.truncate(before);
             return Encoded::NeedsSchema;
@@ -205,17 +284,17 @@ impl Table {
         Encoded::Rows(u32::try_from(rows.len() - before).unwrap_or(u32::MAX))
     }
 
-    fn has_metadata(&self) -> bool {
-        [Role::Stage, Role::Offset, Role::ReceivedAt]
-            .into_iter()
-            .all(|role| self.layout.has(role))
-    }
-
     /// What [`Table::encode`] has found to be missing since the layout was loaded: the table itself, new columns,
     /// wider ones. `None` after [`Encoded::NeedsSchema`] means that the rows given to it were of an earlier layout.
     #[must_use]
     pub fn wanted_change(&self) -> Option<SchemaChange> {
-        SchemaChange::new(&self.name, &self.stage, &self.wanted, &self.layout)
+        SchemaChange::new(
+            &self.name,
+            &self.stage,
+            &self.choices.mapping,
+            &self.wanted,
+            &self.layout,
+        )
     }
 
     /// Makes the change in a short transaction of its own and loads the layout again. What another engine has done
@@ -266,4 +345,20 @@ impl Table {
     pub fn describe(&self, change: &SchemaChange) -> String {
         change.to_string()
     }
+}
+
+/// Whether a column of ours is missing that every row must have.
+fn lacks_own(layout: &Layout, mapping: &Mapping) -> bool {
+    (mapping.metadata || mapping.raw)
+        && layout::own(mapping.raw)
+            .iter()
+            .any(|own| layout::is_needed(own.role, mapping) && !layout.has(own.role))
+}
+
+/// Whether a column with a declared type is missing.
+fn lacks_declared(layout: &Layout, mapping: &Mapping) -> bool {
+    mapping
+        .columns
+        .iter()
+        .any(|column| column.column_type.is_some() && layout.column_of_key(&column.name).is_none())
 }

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::mapping::Nul;
 use super::walk::{Kind, Rejection, Walk};
 
 /// A value's raw text and what is known about it.
@@ -18,6 +19,8 @@ pub(super) struct Value<'a> {
     pub(super) nul: bool,
     /// Whether a string has escapes.
     pub(super) escaped: bool,
+    /// What becomes of the `\u0000`.
+    pub(super) rule: Nul,
 }
 
 impl<'a> Value<'a> {
@@ -27,18 +30,38 @@ impl<'a> Value<'a> {
     }
 }
 
+/// A field of a record, and where its value stands in the message.
 #[derive(Clone, Debug)]
-struct Field {
-    key: Range<u32>,
-    value: Place,
+pub(super) struct Field {
+    pub(super) name: Name,
+    pub(super) value: Place,
 }
 
+/// What a field is named by.
 #[derive(Clone, Debug)]
-struct Place {
-    span: Range<u32>,
-    kind: Kind,
-    nul: bool,
-    escaped: bool,
+pub(super) enum Name {
+    /// Its key: what stands between the quotes.
+    Key(Range<u32>),
+    /// The slot of a path of the mapping.
+    Slot(u32),
+}
+
+/// A field's name, as [`Scanned::name`] gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldName<'m> {
+    /// Its key, escapes as they are.
+    Key(&'m str),
+    /// The slot of a path of the mapping.
+    Slot(u32),
+}
+
+/// Where a value stands in the message.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) span: Range<u32>,
+    pub(super) kind: Kind,
+    pub(super) nul: bool,
+    pub(super) escaped: bool,
 }
 
 /// The fields of a message's records. Reused from message to message, so that reading allocates nothing.
@@ -49,23 +72,35 @@ pub(super) struct Scanned {
     ends: Vec<u32>,
     /// The whole message, when it is neither an object nor a non-empty array of objects.
     whole: Option<Place>,
+    rule: Nul,
 }
 
 impl Scanned {
-    /// Reads a message in place of the one before and returns its text, which the other methods ask for.
-    pub(super) fn read<'m>(&mut self, payload: &'m [u8]) -> Result<&'m str, Rejection> {
+    /// Begins with a new message.
+    pub(super) fn start(&mut self, rule: Nul) {
         self.fields.clear();
         self.ends.clear();
         self.whole = None;
+        self.rule = rule;
+    }
+
+    /// A payload as text, if its length and its bytes can be that.
+    pub(super) fn checked_text(payload: &[u8]) -> Result<&str, Rejection> {
         if payload.is_empty() {
             return Err(Rejection::Empty);
         }
         if u32::try_from(payload.len()).is_err() {
             return Err(Rejection::TooLong);
         }
-        let text = std::str::from_utf8(payload).map_err(|error| Rejection::NotUtf8 {
+        std::str::from_utf8(payload).map_err(|error| Rejection::NotUtf8 {
             at: error.valid_up_to(),
-        })?;
+        })
+    }
+
+    /// Reads a message in place of the one before and returns its text, which the other methods ask for.
+    pub(super) fn read<'m>(&mut self, payload: &'m [u8], rule: Nul) -> Result<&'m str, Rejection> {
+        self.start(rule);
+        let text = Self::checked_text(payload)?;
         let mut walk = Walk::new(payload);
         walk.space();
         let start = walk.at;
@@ -84,11 +119,42 @@ impl Scanned {
             walk.at = start;
             self.whole = Some(read_place(&mut walk, 0)?);
         }
-        walk.space();
-        if walk.at < payload.len() {
-            return Err(walk.wrong("more after the end of the value"));
+        walk.finish()?;
+        if rule == Nul::DeadLetter && walk.any_nul {
+            return Err(Rejection::Nul);
         }
         Ok(text)
+    }
+
+    /// Reads a message that is kept whole whatever it holds.
+    pub(super) fn read_whole<'m>(&mut self, payload: &'m [u8], rule: Nul) -> Result<&'m str, Rejection> {
+        self.start(rule);
+        let text = Self::checked_text(payload)?;
+        let mut walk = Walk::new(payload);
+        walk.space();
+        self.whole = Some(read_place(&mut walk, 0)?);
+        walk.finish()?;
+        if rule == Nul::DeadLetter && walk.any_nul {
+            return Err(Rejection::Nul);
+        }
+        Ok(text)
+    }
+
+    /// Adds a field to the record that is open.
+    pub(super) fn note(&mut self, field: Field) {
+        self.fields.push(field);
+    }
+
+    /// Adds a field to all records, after all of them.
+    pub(super) fn share(&mut self, field: Field) {
+        self.fields.push(field);
+    }
+
+    /// Keeps the message as one value in place of records.
+    pub(super) fn keep_whole(&mut self, message: Place) {
+        self.fields.clear();
+        self.ends.clear();
+        self.whole = Some(message);
     }
 
     /// Notes an array's records; leaves none when an element is no object, which makes the message one whole value.
@@ -113,7 +179,8 @@ impl Scanned {
         Ok(())
     }
 
-    fn end_record(&mut self) {
+    /// Ends the record that is open.
+    pub(super) fn end_record(&mut self) {
         // There are fewer fields than bytes, and those were checked to fit.
         self.ends
             .push(u32::try_from(self.fields.len()).unwrap_or(u32::MAX));
@@ -124,36 +191,49 @@ impl Scanned {
         self.ends.len()
     }
 
+    /// Whether there is neither a record nor a whole message: an empty list of records.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.whole.is_none()
+    }
+
     /// The indexes of a record's fields.
     pub(super) fn record(&self, index: usize) -> Range<usize> {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         start as usize..self.ends[index] as usize
     }
 
-    /// A field's key, escapes as they are.
-    pub(super) fn key<'m>(&self, text: &'m str, field: usize) -> &'m str {
-        let key = &self.fields[field].key;
-        &text[key.start as usize..key.end as usize]
+    /// The indexes of the fields that all records share.
+    pub(super) fn shared(&self) -> Range<usize> {
+        self.ends.last().map_or(0, |&end| end as usize)..self.fields.len()
+    }
+
+    /// What a field is named by.
+    pub(super) fn name<'m>(&self, text: &'m str, field: usize) -> FieldName<'m> {
+        match &self.fields[field].name {
+            Name::Key(key) => FieldName::Key(&text[key.start as usize..key.end as usize]),
+            Name::Slot(slot) => FieldName::Slot(*slot),
+        }
     }
 
     /// A field's value.
     pub(super) fn value<'m>(&self, text: &'m str, field: usize) -> Value<'m> {
-        self.fields[field].value.of(text)
+        self.fields[field].value.of(text, self.rule)
     }
 
     /// The message as one value, when it has no records.
     pub(super) fn whole<'m>(&self, text: &'m str) -> Option<Value<'m>> {
-        self.whole.as_ref().map(|place| place.of(text))
+        self.whole.as_ref().map(|place| place.of(text, self.rule))
     }
 }
 
 impl Place {
-    fn of<'m>(&self, text: &'m str) -> Value<'m> {
+    pub(super) fn of<'m>(&self, text: &'m str, rule: Nul) -> Value<'m> {
         Value {
             raw: &text[self.span.start as usize..self.span.end as usize],
             kind: self.kind,
             nul: self.nul,
             escaped: self.escaped,
+            rule,
         }
     }
 }
@@ -163,7 +243,10 @@ fn read_fields(walk: &mut Walk<'_>, depth: u32, fields: &mut Vec<Field>) -> Resu
     walk.members(depth, |walk, key| {
         walk.space();
         let value = read_place(walk, depth)?;
-        fields.push(Field { key, value });
+        fields.push(Field {
+            name: Name::Key(key),
+            value,
+        });
         Ok(())
     })
 }

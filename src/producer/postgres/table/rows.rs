@@ -14,6 +14,7 @@ pub struct CopyRows {
     pub(super) bytes: Vec<u8>,
     rows: Vec<Bounds>,
     extra_values: u64,
+    discarded_values: u64,
     /// Version of the layout that the rows are encoded for; meaningless when there is none.
     layout: u64,
 }
@@ -24,6 +25,7 @@ struct Bounds {
     offset: Offset,
     record_index: u32,
     extra_values: u32,
+    discarded_values: u32,
 }
 
 /// One row of [`CopyRows`].
@@ -70,6 +72,12 @@ impl CopyRows {
         self.extra_values
     }
 
+    /// How many values of these rows were dropped, for their keys are new (`new_keys: discard`).
+    #[must_use]
+    pub fn discarded_values(&self) -> u64 {
+        self.discarded_values
+    }
+
     /// The row at `index`, counted from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Row<'_>> {
@@ -104,25 +112,35 @@ impl CopyRows {
         self.bytes.clear();
         self.bytes.shrink_to(RETAINED_BYTES);
         self.extra_values = 0;
+        self.discarded_values = 0;
     }
 
     /// Keeps the first `rows` rows. Nothing happens when there are no more than that.
     pub fn truncate(&mut self, rows: usize) {
         for dropped in self.rows.drain(rows.min(self.rows.len())..) {
             self.extra_values -= u64::from(dropped.extra_values);
+            self.discarded_values -= u64::from(dropped.discarded_values);
         }
         self.bytes.truncate(self.rows.last().map_or(0, |row| row.end));
     }
 
     /// Ends the row whose tuple was just appended to `bytes`.
-    pub(super) fn finish_row(&mut self, offset: Offset, record_index: u32, extra_values: u32) {
+    pub(super) fn finish_row(
+        &mut self,
+        offset: Offset,
+        record_index: u32,
+        extra_values: u32,
+        discarded_values: u32,
+    ) {
         self.rows.push(Bounds {
             end: self.bytes.len(),
             offset,
             record_index,
             extra_values,
+            discarded_values,
         });
         self.extra_values += u64::from(extra_values);
+        self.discarded_values += u64::from(discarded_values);
     }
 
     /// Whether rows of this version of the layout may be added. An empty buffer takes on any version.

@@ -30,6 +30,10 @@ pub(super) enum Rejection {
         "a number at byte {at} that PostgreSQL can't keep: over 131,072 digits before the point or 16,383 after it"
     )]
     HugeNumber { at: usize },
+    #[error("a key that a path of the mapping goes through stands twice, again before byte {at}")]
+    TwiceOnPath { at: usize },
+    #[error("\\u0000 in the message, and the configuration says nul: dead_letter")]
+    Nul,
 }
 
 /// What a JSON value is, as far as columns care.
@@ -52,6 +56,8 @@ pub(super) struct Walk<'m> {
     pub(super) at: usize,
     pub(super) nul: bool,
     pub(super) escaped: bool,
+    /// Whether a `\u0000` was seen anywhere, keys included; never reset.
+    pub(super) any_nul: bool,
 }
 
 /// Bytes that stand in a string for themselves.
@@ -74,6 +80,7 @@ impl<'m> Walk<'m> {
             at: 0,
             nul: false,
             escaped: false,
+            any_nul: false,
         }
     }
 
@@ -89,6 +96,15 @@ impl<'m> Walk<'m> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
+    }
+
+    /// Checks that nothing but space is left.
+    pub(super) fn finish(&mut self) -> Result<(), Rejection> {
+        self.space();
+        if self.at < self.bytes.len() {
+            return Err(self.wrong("more after the end of the value"));
+        }
+        Ok(())
     }
 
     /// A position as it is stored; the length was checked to fit.
@@ -162,7 +178,7 @@ impl<'m> Walk<'m> {
                 Ok(Kind::Nested)
             }
             Some(b'[') => {
-                self.elements(depth + 1)?;
+                self.elements(depth + 1, |walk, _| walk.value(depth + 1).map(drop))?;
                 Ok(Kind::Nested)
             }
             Some(b't') => self.word(b"true", Kind::Bool),
@@ -173,15 +189,20 @@ impl<'m> Walk<'m> {
         }
     }
 
-    fn elements(&mut self, depth: u32) -> Result<(), Rejection> {
+    /// Reads an array at its bracket; `element` is called at each element with its number.
+    pub(super) fn elements(
+        &mut self,
+        depth: u32,
+        mut element: impl FnMut(&mut Self, u32) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
         self.deeper(depth)?;
         if self.peek() == Some(b']') {
             self.at += 1;
             return Ok(());
         }
-        loop {
+        for number in 0.. {
             self.space();
-            self.value(depth)?;
+            element(self, number)?;
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -192,6 +213,8 @@ impl<'m> Walk<'m> {
                 _ => return Err(self.wrong("expected , or ]")),
             }
         }
+        // An array has fewer elements than 2^32, for no message has more bytes.
+        Ok(())
     }
 
     fn word(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Rejection> {
@@ -229,7 +252,7 @@ impl<'m> Walk<'m> {
             Some(b'u') => {
                 let begin = self.at;
                 match self.unit()? {
-                    0 => self.nul = true,
+                    0 => (self.nul, self.any_nul) = (true, true),
                     0xD800..=0xDBFF => {
                         let low = self.bytes[self.at..].starts_with(b"\\u") && {
                             matches!(self.unit()?, 0xDC00..=0xDFFF)

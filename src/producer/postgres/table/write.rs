@@ -2,13 +2,17 @@
 //!
 //! Of a key that an object has twice the last value counts, as in `jsonb`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::encode::{self, Encoder};
 use super::infer::Wanted;
 use super::keys::{self, Keys, Target};
 use super::layout::{Layout, Role};
-use super::record::{Scanned, Value};
+use super::mapping::{Mapping, NewKeys, Nul};
+use super::path::Step;
+use super::record::{FieldName, Scanned, Value};
 use super::rows::CopyRows;
 use super::walk::Kind;
 use crate::record::{Offset, Timestamp};
@@ -23,6 +27,22 @@ pub(super) struct Scratch {
     fields: Vec<usize>,
     /// Fields that go to `_extra`.
     extras: Vec<usize>,
+    /// Values of the record that were dropped.
+    discarded: u32,
+}
+
+/// The column of a path of the mapping.
+#[derive(Clone, Debug)]
+pub(super) struct SlotColumn {
+    pub(super) name: String,
+    pub(super) target: Target,
+}
+
+/// Why a record can't be a row.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reason: String,
+    pub(super) record_index: u32,
 }
 
 /// What every row of a message shares.
@@ -41,32 +61,49 @@ pub(super) struct Writer<'a> {
     pub(super) keys: &'a mut Keys,
     pub(super) wanted: &'a mut Wanted,
     pub(super) scratch: &'a mut Scratch,
+    pub(super) mapping: &'a Mapping,
+    /// By slot; `None` for those that are no columns.
+    pub(super) slots: &'a [Option<SlotColumn>],
     /// What was warned of already.
     pub(super) warned: &'a mut BTreeSet<String>,
 }
 
 impl Writer<'_> {
     /// Appends a row for each record of the message, or one for the whole of it.
-    pub(super) fn message(&mut self, origin: Origin<'_>, scanned: &Scanned, rows: &mut CopyRows) {
+    pub(super) fn message(
+        &mut self,
+        origin: Origin<'_>,
+        scanned: &Scanned,
+        rows: &mut CopyRows,
+    ) -> Result<(), Refused> {
         for index in 0..scanned.records() {
-            self.sort_fields(origin, scanned, index);
-            self.tuple(origin, scanned, None, index, rows);
+            self.sort_fields(origin, scanned, scanned.record(index))
+                .and_then(|()| self.tuple(origin, scanned, None, index, rows))
+                .map_err(|reason| Refused {
+                    reason,
+                    record_index: u32::try_from(index).unwrap_or(u32::MAX),
+                })?;
         }
-        if let Some(whole) = scanned.whole(origin.text) {
-            self.scratch.extras.clear();
-            self.empty_fields();
-            self.wanted.message |= !self.layout.has(Role::Message);
-            if !self.warned.contains("_message") {
-                self.warned.insert("_message".to_owned());
-                tracing::warn!(
-                    table = origin.table,
-                    stage = origin.stage,
-                    offset = origin.offset.get(),
-                    "messages that are neither an object nor a list of objects are kept whole in column _message"
-                );
-            }
-            self.tuple(origin, scanned, Some(whole), 0, rows);
+        let Some(whole) = scanned.whole(origin.text) else {
+            return Ok(());
+        };
+        self.wanted.message |= !self.layout.has(Role::Message);
+        if !self.mapping.raw && !self.warned.contains("_message") {
+            self.warned.insert("_message".to_owned());
+            tracing::warn!(
+                table = origin.table,
+                stage = origin.stage,
+                offset = origin.offset.get(),
+                "messages that are neither an object nor a list of objects, or have none at `records`, are kept whole in \
+                 column _message; `columns` with paths takes them apart, `when` leaves them out, `mapping: raw` keeps all so"
+            );
         }
+        self.sort_fields(origin, scanned, 0..0)
+            .and_then(|()| self.tuple(origin, scanned, Some(whole), 0, rows))
+            .map_err(|reason| Refused {
+                reason,
+                record_index: 0,
+            })
     }
 
     fn empty_fields(&mut self) {
@@ -74,54 +111,108 @@ impl Writer<'_> {
         self.scratch.fields.resize(self.layout.copy.len(), NO_FIELD);
     }
 
-    /// Finds each field's place in the tuple.
-    fn sort_fields(&mut self, origin: Origin<'_>, scanned: &Scanned, record: usize) {
+    /// Finds the place in the tuple of a record's own fields, and of those that all records share.
+    fn sort_fields(
+        &mut self,
+        origin: Origin<'_>,
+        scanned: &Scanned,
+        record: Range<usize>,
+    ) -> Result<(), String> {
         self.empty_fields();
         self.scratch.extras.clear();
+        self.scratch.discarded = 0;
+        let (layout, mapping) = (self.layout, self.mapping);
         let mut previous = keys::START;
-        for field in scanned.record(record) {
-            let raw = scanned.key(origin.text, field);
-            let layout = self.layout;
-            let target = self.keys.target(&mut previous, raw, |raw| resolve(layout, raw));
+        for field in record.chain(scanned.shared()) {
+            let target = match scanned.name(origin.text, field) {
+                FieldName::Key(raw) => self
+                    .keys
+                    .target(&mut previous, raw, |raw| resolve(layout, mapping, raw)),
+                FieldName::Slot(slot) => match self.slots.get(slot as usize) {
+                    Some(Some(column)) => column.target,
+                    _ => Target::Skip,
+                },
+            };
             if let Target::Listed(place) = target {
                 self.scratch.fields[place] = field;
-                continue;
+            } else if target != Target::Skip {
+                self.unlisted(origin, scanned, field, target)?;
             }
-            let value = scanned.value(origin.text, field);
-            if value.kind == Kind::Null {
-                continue;
+        }
+        Ok(())
+    }
+
+    /// Deals with a field that has no place in the tuple.
+    fn unlisted(
+        &mut self,
+        origin: Origin<'_>,
+        scanned: &Scanned,
+        field: usize,
+        target: Target,
+    ) -> Result<(), String> {
+        let value = scanned.value(origin.text, field);
+        if value.kind == Kind::Null {
+            return Ok(());
+        }
+        let (raw, is_key) = match scanned.name(origin.text, field) {
+            FieldName::Key(raw) => (raw, true),
+            FieldName::Slot(slot) => (slot_name(self.slots, slot), false),
+        };
+        let declared = || {
+            let key = encode::text::unescape(raw, Nul::Replace);
+            self.mapping.columns.iter().find(|column| column.name == key)
+        };
+        // What is declared is not new, even where its column is still missing.
+        let new_keys = match declared().filter(|_| target == Target::Unknown) {
+            Some(column) if column.column_type.is_some() => return Ok(()),
+            Some(_) => NewKeys::Evolve,
+            None if is_key => self.mapping.new_keys,
+            None => NewKeys::Evolve,
+        };
+        match target {
+            Target::Listed(_) | Target::Skip => {}
+            Target::Unlisted(column) => {
+                self.wanted.list.insert(self.layout.columns[column].name.clone());
             }
-            match target {
-                Target::Listed(_) => {}
-                Target::Unlisted(column) => {
-                    self.wanted.list.insert(layout.columns[column].name.clone());
+            Target::Taken | Target::Unknown if new_keys == NewKeys::Freeze => {
+                return Err(format!(
+                    "the key {raw:?} has no column, and the configuration says new_keys: freeze"
+                ));
+            }
+            Target::Taken | Target::Unknown if new_keys == NewKeys::Discard => self.scratch.discarded += 1,
+            Target::Extra | Target::Taken => {
+                self.scratch.extras.push(field);
+                if !self.warned.contains(raw) {
+                    self.warned.insert(raw.to_owned());
+                    tracing::warn!(
+                        table = origin.table,
+                        key = raw,
+                        "the key's column is generated, of a type that can't be written, or filled by a path: its values stand in _extra"
+                    );
                 }
-                Target::Extra => {
+            }
+            Target::Unknown => {
+                let key = if is_key {
+                    encode::text::unescape(raw, Nul::Replace)
+                } else {
+                    Cow::Borrowed(raw)
+                };
+                if !self
+                    .wanted
+                    .key(&key, value, self.layout.room(self.mapping.max_columns))
+                {
                     self.scratch.extras.push(field);
-                    if !self.warned.contains(raw) {
-                        self.warned.insert(raw.to_owned());
+                    if !self.warned.contains("columns") {
+                        self.warned.insert("columns".to_owned());
                         tracing::warn!(
                             table = origin.table,
-                            key = raw,
-                            "the key's column is generated, or of a type that can't be written: its values stand in _extra"
+                            "the table has as many columns as it may have: values of new keys go to _extra"
                         );
-                    }
-                }
-                Target::Unknown => {
-                    let key = encode::text::unescape(raw);
-                    if !self.wanted.key(&key, value, layout.room()) {
-                        self.scratch.extras.push(field);
-                        if !self.warned.contains("columns") {
-                            self.warned.insert("columns".to_owned());
-                            tracing::warn!(
-                                table = origin.table,
-                                "the table has as many columns as it may have: values of new keys go to _extra"
-                            );
-                        }
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Appends one row.
@@ -132,7 +223,7 @@ impl Writer<'_> {
         whole: Option<Value<'_>>,
         record: usize,
         rows: &mut CopyRows,
-    ) {
+    ) -> Result<(), String> {
         let layout = self.layout;
         let out = &mut rows.bytes;
         let columns = u16::try_from(layout.copy.len()).unwrap_or(u16::MAX);
@@ -140,7 +231,7 @@ impl Writer<'_> {
         for (place, &index) in layout.copy.iter().enumerate() {
             let column = &layout.columns[index];
             match column.role {
-                Role::Key => self.field(origin, scanned, place, out),
+                Role::Key => self.field(origin, scanned, place, out)?,
                 Role::Stage => encode::write_text(origin.stage, out),
                 Role::Offset => {
                     encode::write_bigint(i64::try_from(origin.offset.get()).unwrap_or(i64::MAX), out);
@@ -151,40 +242,53 @@ impl Writer<'_> {
                         encode::write_null(out);
                     }
                 }
-                Role::Extra => self.extra(origin, scanned, column.encoder, out),
+                Role::Extra => self.extra(origin, scanned, &column.encoder, out),
             }
         }
         let extras = &self.scratch.extras;
         self.wanted.extra |= !extras.is_empty() && !self.layout.has(Role::Extra);
         let extra_values = u32::try_from(extras.len()).unwrap_or(u32::MAX);
         let record = u32::try_from(record).unwrap_or(u32::MAX);
-        rows.finish_row(origin.offset, record, extra_values);
+        rows.finish_row(origin.offset, record, extra_values, self.scratch.discarded);
+        Ok(())
     }
 
     /// Appends the value for a key's column, or NULL, and notes it for `_extra` when it does not fit.
-    fn field(&mut self, origin: Origin<'_>, scanned: &Scanned, place: usize, out: &mut Vec<u8>) {
+    fn field(
+        &mut self,
+        origin: Origin<'_>,
+        scanned: &Scanned,
+        place: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let field = self.scratch.fields[place];
         if field == NO_FIELD {
             encode::write_null(out);
-            return;
+            return Ok(());
         }
         let value = scanned.value(origin.text, field);
         if value.kind == Kind::Null {
             encode::write_null(out);
-            return;
+            return Ok(());
         }
         let layout = self.layout;
         let column = &layout.columns[layout.copy[place]];
         // A fraction tells what the column is for, even where this one is a whole number.
         let widens = column.widenable && value.kind == Kind::Fraction;
         if !widens && column.encoder.write(value, out) {
-            return;
+            return Ok(());
+        }
+        if self.mapping.new_keys == NewKeys::Freeze {
+            return Err(format!(
+                "the value for column {:?} does not fit its type {}, and the configuration says new_keys: freeze",
+                column.name, column.type_name
+            ));
         }
         encode::write_null(out);
         if column.widenable && matches!(value.kind, Kind::Fraction | Kind::Integer) {
             let numbers = self.wanted.widen.entry(column.name.clone()).or_default();
             numbers.add(value);
-            return;
+            return Ok(());
         }
         self.scratch.extras.push(field);
         if !self.warned.contains(&column.name) {
@@ -197,23 +301,85 @@ impl Writer<'_> {
                 "values that do not fit their column stand in _extra, and NULL in the column"
             );
         }
+        Ok(())
     }
 
     /// Appends what fitted nowhere, under its keys, or NULL.
-    fn extra(&self, origin: Origin<'_>, scanned: &Scanned, encoder: Encoder, out: &mut Vec<u8>) {
+    fn extra(&self, origin: Origin<'_>, scanned: &Scanned, encoder: &Encoder, out: &mut Vec<u8>) {
         if self.scratch.extras.is_empty() {
             encode::write_null(out);
             return;
         }
         let fields = self.scratch.extras.iter();
-        let pairs = fields.map(|&field| (scanned.key(origin.text, field), scanned.value(origin.text, field)));
+        let pairs = fields.map(|&field| {
+            let name = match scanned.name(origin.text, field) {
+                FieldName::Key(raw) => Cow::Borrowed(raw),
+                FieldName::Slot(slot) => Cow::Owned(self.extra_name(origin, scanned, slot)),
+            };
+            (name, scanned.value(origin.text, field))
+        });
         encode::write_object(encoder, pairs, out);
+    }
+
+    /// A slot's name as a JSON key: the column's, or with underscores behind it when a key of the record has that name.
+    fn extra_name(&self, origin: Origin<'_>, scanned: &Scanned, slot: u32) -> String {
+        let mut name = slot_name(self.slots, slot).to_owned();
+        let is_taken = |name: &str| {
+            self.scratch
+                .extras
+                .iter()
+                .any(|&field| match scanned.name(origin.text, field) {
+                    FieldName::Key(raw) => encode::text::unescape(raw, Nul::Replace) == name,
+                    FieldName::Slot(_) => false,
+                })
+        };
+        while is_taken(&name) {
+            name.push('_');
+        }
+        let quoted = serde_json::Value::from(name).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
     }
 }
 
+/// The name of a slot's column.
+fn slot_name(slots: &[Option<SlotColumn>], slot: u32) -> &str {
+    let column = slots.get(slot as usize).and_then(Option::as_ref);
+    column.map_or("", |column| &column.name)
+}
+
 /// Where the values of a key go.
-fn resolve(layout: &Layout, raw: &str) -> Target {
-    let Some(index) = layout.column_of_key(&encode::text::unescape(raw)) else {
+fn resolve(layout: &Layout, mapping: &Mapping, raw: &str) -> Target {
+    let key = encode::text::unescape(raw, Nul::Replace);
+    let is_key = |step: &Step| matches!(step, Step::Key(step) if *step == *key);
+    if mapping
+        .by_path()
+        .any(|(_, path)| matches!(path.steps(), [step] if is_key(step)))
+    {
+        return Target::Skip;
+    }
+    let mut named = mapping
+        .by_path()
+        .map(|(name, _)| name)
+        .chain(mapping.include.iter().map(|include| include.name.as_str()));
+    if named.any(|name| name == key) {
+        return Target::Taken;
+    }
+    let target = column_target(layout, &key);
+    // What a path takes a part of is known; whether the rest of it is kept is for the keys' rule to say.
+    let is_entered = || {
+        mapping
+            .by_path()
+            .any(|(_, path)| path.steps().first().is_some_and(is_key))
+    };
+    if target == Target::Unknown && mapping.new_keys != NewKeys::Evolve && is_entered() {
+        return Target::Skip;
+    }
+    target
+}
+
+/// Where the values for the column of this name go.
+pub(super) fn column_target(layout: &Layout, key: &str) -> Target {
+    let Some(index) = layout.column_of_key(key) else {
         return Target::Unknown;
     };
     if !layout.columns[index].writable {

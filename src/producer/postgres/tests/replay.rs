@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::PostgresOptions;
+use super::super::table::Mapping;
 use super::operator::{Operator, everything_from, into_table};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, drain, until};
 use crate::exit::ExitReason;
@@ -13,7 +14,10 @@ use crate::stage::path::replay_cursor;
 
 fn with_metadata() -> PostgresOptions {
     PostgresOptions {
-        metadata: true,
+        mapping: Mapping {
+            metadata: true,
+            ..Mapping::default()
+        },
         ..PostgresOptions::default()
     }
 }

@@ -4,6 +4,9 @@
 //! Nothing is guessed: what the text leaves open (a missing offset, for one) makes it unfit. Digits after the
 //! microseconds, up to nine in all, are rounded as the server rounds them.
 
+use super::super::column_type::EpochUnit;
+use super::numeric::Decimal;
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// Days from 1970-01-01 to 2000-01-01.
@@ -16,6 +19,24 @@ const MAX_FRACTION_DIGITS: usize = 9;
 /// Microseconds since 2000-01-01 UTC of a time that is given since 1970.
 pub(super) fn from_unix_micros(micros: i64) -> i64 {
     micros.saturating_sub(MICROS_TO_2000)
+}
+
+/// The first microsecond that PostgreSQL's timestamps hold (4714-11-24 BC), and the first that they don't (294277-01-01).
+const FIRST_TIMESTAMP: i64 = -211_813_488_000_000_000;
+const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
+
+/// Microseconds since 2000-01-01 UTC of a count since 1970; what is finer than a microsecond is rounded.
+pub(super) fn from_epoch(count: Decimal<'_>, unit: EpochUnit) -> Option<i64> {
+    let micros = count.shifted(unit.exponent())?.checked_sub(MICROS_TO_2000)?;
+    (FIRST_TIMESTAMP..END_TIMESTAMP)
+        .contains(&micros)
+        .then_some(micros)
+}
+
+/// Microseconds since midnight of `12:34:56.789`.
+pub(super) fn time(text: &str) -> Option<i64> {
+    let (micros, rest) = time_of_day(text.as_bytes())?;
+    (rest.is_empty() && micros <= MICROS_PER_DAY).then_some(micros)
 }
 
 /// `2024-02-29T12:34:56.789Z`; the offset must be there.
@@ -43,7 +64,13 @@ fn local(text: &str) -> Option<(i64, &[u8])> {
     let (b'T' | b't' | b' ', rest) = rest.split_first()? else {
         return None;
     };
-    let (hour, rest) = two_digits(rest, 23)?;
+    let (micros, rest) = time_of_day(rest)?;
+    Some((days * MICROS_PER_DAY + micros, rest))
+}
+
+/// Microseconds since midnight, and what stands after them.
+fn time_of_day(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (hour, rest) = two_digits(text, 23)?;
     let (minute, rest) = two_digits(rest.strip_prefix(b":")?, 59)?;
     let (second, rest) = match rest.strip_prefix(b":") {
         // The server takes a leap second for the first one of the next minute, and so do we.
@@ -55,7 +82,7 @@ fn local(text: &str) -> Option<(i64, &[u8])> {
         None => (0, rest),
     };
     let seconds = (hour * 60 + minute) * 60 + second;
-    Some((days * MICROS_PER_DAY + seconds * MICROS_PER_SECOND + micros, rest))
+    Some((seconds * MICROS_PER_SECOND + micros, rest))
 }
 
 /// A date as days since 2000-01-01, and what stands after it.

@@ -4,19 +4,23 @@
 //! has understood whole: a value that a type can't hold exactly does not fit, and stands in `_extra` then. Two
 //! exceptions are meant: fractions are rounded to `real` and `double precision`, and times to microseconds.
 
+mod array;
+mod bytes;
 mod datetime;
 pub(super) mod json;
+mod network;
 mod numeric;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 pub(super) use numeric::Decimal;
 use uuid::Uuid;
 
+use super::column_type::EpochUnit;
+use super::mapping::Nul;
 use super::record::Value;
 use super::walk::Kind;
 use crate::record::Timestamp;
@@ -29,12 +33,9 @@ const EXACT_IN_REAL: u64 = 1 << 24;
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// The only version of the binary form of `jsonb`.
 const JSONB_VERSION: u8 = 1;
-/// Address families of the binary form of `inet`, and how many bits an address has.
-const INET: (u8, u8) = (2, 32);
-const INET6: (u8, u8) = (3, 128);
 
 /// How values are written for a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Encoder {
     Bool,
     Int2,
@@ -56,12 +57,28 @@ pub(super) enum Encoder {
     Label,
     Json,
     Jsonb,
-    Timestamptz,
-    Timestamp,
+    Timestamptz {
+        /// What numbers count; without it none fits.
+        unit: Option<EpochUnit>,
+    },
+    Timestamp {
+        unit: Option<EpochUnit>,
+    },
     Date,
+    Time,
     Uuid,
     Inet,
-    Bytea,
+    Cidr,
+    Bytea {
+        /// Whether strings are base64, not hexadecimal digits.
+        base64: bool,
+    },
+    /// An array of one dimension.
+    Array {
+        element: Box<Encoder>,
+        /// The object identifier of the elements' type.
+        oid: u32,
+    },
     /// A type that we can't write: nothing fits.
     Unsupported,
 }
@@ -69,12 +86,12 @@ pub(super) enum Encoder {
 impl Encoder {
     /// Appends the field; `false`, and nothing appended, when the value does not fit. A JSON null is not a value: use
     /// [`write_null`].
-    pub(super) fn write(self, value: Value<'_>, out: &mut Vec<u8>) -> bool {
+    pub(super) fn write(&self, value: Value<'_>, out: &mut Vec<u8>) -> bool {
         write_field(out, |out| self.write_body(value, out).is_some())
     }
 
-    fn write_body(self, value: Value<'_>, out: &mut Vec<u8>) -> Option<()> {
-        match self {
+    fn write_body(&self, value: Value<'_>, out: &mut Vec<u8>) -> Option<()> {
+        match *self {
             Self::Bool => out.push(boolean(value)?.into()),
             Self::Int2 => out.extend(i16::try_from(integer(value)?).ok()?.to_be_bytes()),
             Self::Int4 => out.extend(i32::try_from(integer(value)?).ok()?.to_be_bytes()),
@@ -91,7 +108,7 @@ impl Encoder {
             Self::Text { most, any } => {
                 let start = out.len();
                 match value.quoted() {
-                    Some(quoted) if value.escaped => text::unescape_into(quoted, out),
+                    Some(quoted) if value.escaped => text::unescape_into(quoted, value.rule, out),
                     Some(quoted) => out.extend_from_slice(quoted.as_bytes()),
                     None if any => out.extend_from_slice(value.raw.as_bytes()),
                     None => return None,
@@ -105,12 +122,16 @@ impl Encoder {
                 out.push(JSONB_VERSION);
                 json::write_text(value, out);
             }
-            Self::Timestamptz => out.extend(datetime::timestamptz(&string(value)?)?.to_be_bytes()),
-            Self::Timestamp => out.extend(datetime::timestamp(&string(value)?)?.to_be_bytes()),
+            Self::Timestamptz { unit } => out.extend(time(value, unit, datetime::timestamptz)?.to_be_bytes()),
+            Self::Timestamp { unit } => out.extend(time(value, unit, datetime::timestamp)?.to_be_bytes()),
+            Self::Time => out.extend(datetime::time(&string(value)?)?.to_be_bytes()),
             Self::Date => out.extend(datetime::date(&string(value)?)?.to_be_bytes()),
             Self::Uuid => out.extend_from_slice(uuid(&string(value)?)?.as_bytes()),
-            Self::Inet => inet(&string(value)?, out)?,
-            Self::Bytea => hex(string(value)?.strip_prefix("\\x")?, out)?,
+            Self::Inet => network::inet(&string(value)?, out)?,
+            Self::Cidr => network::cidr(&string(value)?, out)?,
+            Self::Bytea { base64: false } => bytes::hex(&string(value)?, out)?,
+            Self::Bytea { base64: true } => bytes::base64(&string(value)?, out)?,
+            Self::Array { ref element, oid } => array::write(element, oid, value, out)?,
             Self::Unsupported => return None,
         }
         Some(())
@@ -145,12 +166,12 @@ pub(super) fn write_time(time: Timestamp, out: &mut Vec<u8>) {
 
 /// Appends a `json` or `jsonb` object of pairs of a raw key and a value.
 pub(super) fn write_object<'m>(
-    encoder: Encoder,
-    pairs: impl Iterator<Item = (&'m str, Value<'m>)>,
+    encoder: &Encoder,
+    pairs: impl Iterator<Item = (Cow<'m, str>, Value<'m>)>,
     out: &mut Vec<u8>,
 ) {
     write_field(out, |out| {
-        if encoder == Encoder::Jsonb {
+        if *encoder == Encoder::Jsonb {
             out.push(JSONB_VERSION);
         }
         out.push(b'{');
@@ -159,7 +180,7 @@ pub(super) fn write_object<'m>(
                 out.push(b',');
             }
             out.push(b'"');
-            json::without_nul(key, out);
+            json::without_nul(&key, Nul::Replace, out);
             out.extend_from_slice(b"\":");
             json::write_text(value, out);
         }
@@ -187,7 +208,19 @@ fn write_field(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>) -> bool) -> bo
 
 /// What a string means.
 fn string(value: Value<'_>) -> Option<Cow<'_, str>> {
-    value.quoted().map(text::unescape)
+    value.quoted().map(|quoted| text::unescape(quoted, value.rule))
+}
+
+/// A time as text, or as the number that a declared unit makes of one.
+fn time(value: Value<'_>, unit: Option<EpochUnit>, read: fn(&str) -> Option<i64>) -> Option<i64> {
+    let Some(unit) = unit else {
+        return read(&string(value)?);
+    };
+    let text = number_text(value)?;
+    match Decimal::parse(&text) {
+        Some(count) => datetime::from_epoch(count, unit),
+        None => read(&text),
+    }
 }
 
 /// The text of a number, or of a string that may be one.
@@ -257,40 +290,4 @@ fn uuid(text: &str) -> Option<Uuid> {
     matches!(text.len(), 32 | 36)
         .then(|| Uuid::try_parse(text).ok())
         .flatten()
-}
-
-fn inet(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let (family, bits) = if address.is_ipv4() { INET } else { INET6 };
-    let prefix = match prefix {
-        Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().ok()?,
-        Some(_) => return None,
-        None => bits,
-    };
-    if prefix > bits {
-        return None;
-    }
-    // Family, length of the network part, not a cidr, and how many bytes follow.
-    out.extend_from_slice(&[family, prefix, 0, bits / 8]);
-    match address {
-        IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
-        IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
-    }
-    Some(())
-}
-
-fn hex(digits: &str, out: &mut Vec<u8>) -> Option<()> {
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    for pair in digits.as_bytes().chunks_exact(2) {
-        let nibble = |digit: u8| char::from(digit).to_digit(16);
-        let byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        out.push(u8::try_from(byte).ok()?);
-    }
-    Some(())
 }

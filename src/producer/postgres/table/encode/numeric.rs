@@ -90,6 +90,34 @@ impl<'a> Decimal<'a> {
         i64::try_from(if self.negative { -magnitude } else { magnitude }).ok()
     }
 
+    /// The number times ten to the `exponent`, rounded to an integer; halves away from zero.
+    pub(super) fn shifted(self, exponent: i64) -> Option<i64> {
+        let Some((highest, _)) = self.span else {
+            return Some(0);
+        };
+        if highest + exponent > 18 {
+            return None;
+        }
+        let whole = (-exponent..=highest)
+            .rev()
+            .fold(0_i128, |sum, power| sum * 10 + i128::from(self.digit(power)));
+        let magnitude = whole + i128::from(self.digit(-exponent - 1) >= 5);
+        i64::try_from(if self.negative { -magnitude } else { magnitude }).ok()
+    }
+
+    /// Whether both are the same number, however they are written.
+    pub(in super::super) fn is_same(&self, other: &Self) -> bool {
+        match (self.span, other.span) {
+            (None, None) => true,
+            (Some(one), Some(two)) => {
+                one == two
+                    && self.negative == other.negative
+                    && (one.1..=one.0).all(|power| self.digit(power) == other.digit(power))
+            }
+            _ => false,
+        }
+    }
+
     /// Appends the binary form; `false`, and nothing appended, when `numeric` can't hold it.
     pub(super) fn write(&self, out: &mut Vec<u8>) -> bool {
         let Some((highest, lowest)) = self.span else {

@@ -1,6 +1,7 @@
 //! The encoders against known bytes. Everything else about them is proved by reading back from a real PostgreSQL
 //! (`tests/postgres_table.rs`).
 
+use super::super::mapping::Nul;
 use super::super::record::Value;
 use super::super::walk::Kind;
 use super::{Decimal, Encoder, datetime, json};
@@ -11,6 +12,7 @@ fn value(raw: &str, kind: Kind) -> Value<'_> {
         kind,
         nul: raw.contains("\\u0000"),
         escaped: raw.contains('\\'),
+        rule: Nul::Replace,
     }
 }
 
@@ -111,7 +113,7 @@ fn times_are_read_strictly() {
 #[test]
 fn only_a_true_nul_escape_is_replaced() {
     let mut out = Vec::new();
-    json::without_nul(r#"["\\u0000","\u0000\\","\\\u0000\n"]"#, &mut out);
+    json::without_nul(r#"["\\u0000","\u0000\\","\\\u0000\n"]"#, Nul::Replace, &mut out);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         r#"["\\u0000","\ufffd\\","\\\ufffd\n"]"#
@@ -129,12 +131,35 @@ fn a_value_that_does_not_fit_leaves_nothing_behind() {
             "\"ab\"",
             Kind::String,
         ),
-        (Encoder::Bytea, "\"\\\\x00zz\"", Kind::String),
+        (Encoder::Bytea { base64: false }, "\"\\\\x00zz\"", Kind::String),
         (Encoder::Numeric { limit: Some((3, 1)) }, "1.25", Kind::Fraction),
         (Encoder::Unsupported, "1", Kind::Integer),
     ] {
         let mut out = vec![9];
         assert!(!encoder.write(value(raw, kind), &mut out), "{raw}");
         assert_eq!(out, [9]);
+    }
+}
+
+#[test]
+fn counts_since_the_epoch_become_microseconds_to_the_digit() {
+    use super::super::column_type::EpochUnit::{Micros, Millis, Nanos, Seconds};
+    /// Microseconds from 1970 to 2000.
+    const TO_2000: i64 = 946_684_800_000_000;
+    for (text, unit, micros) in [
+        ("1626992741.012345678", Seconds, Some(1_626_992_741_012_346)),
+        ("1626992741012", Millis, Some(1_626_992_741_012_000)),
+        ("1.626992741012e12", Millis, Some(1_626_992_741_012_000)),
+        ("-1", Micros, Some(-1)),
+        ("1499", Nanos, Some(1)),
+        ("1500", Nanos, Some(2)),
+        ("-1500", Nanos, Some(-2)),
+        ("0.4", Nanos, Some(0)),
+        ("1e400", Seconds, None),
+        ("9999999999999", Seconds, None),
+    ] {
+        let count = Decimal::parse(text).unwrap();
+        let expected = micros.map(|micros| micros - TO_2000);
+        assert_eq!(datetime::from_epoch(count, unit), expected, "{text}");
     }
 }

@@ -1,12 +1,14 @@
-//! Text: the escapes of JSON strings resolved, and NUL, which PostgreSQL's text can't hold, replaced.
+//! Text: the escapes of JSON strings resolved, and NUL, which PostgreSQL's text can't hold, replaced or left out.
 
 use std::borrow::Cow;
+
+use super::super::mapping::Nul;
 
 /// What stands for `\u0000`.
 const REPLACEMENT: &str = "\u{FFFD}";
 
 /// Appends what a string that was checked means: `escaped` is what stands between its quotes.
-pub(super) fn unescape_into(escaped: &str, out: &mut Vec<u8>) {
+pub(super) fn unescape_into(escaped: &str, rule: Nul, out: &mut Vec<u8>) {
     let mut rest = escaped;
     while let Some(at) = rest.find('\\') {
         out.extend_from_slice(&rest.as_bytes()[..at]);
@@ -17,6 +19,7 @@ pub(super) fn unescape_into(escaped: &str, out: &mut Vec<u8>) {
                 let (character, taken) = unicode(&rest.as_bytes()[at..]);
                 length = taken;
                 match character {
+                    '\0' if rule == Nul::Strip => {}
                     '\0' => out.extend_from_slice(REPLACEMENT.as_bytes()),
                     character => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
@@ -35,12 +38,12 @@ pub(super) fn unescape_into(escaped: &str, out: &mut Vec<u8>) {
 }
 
 /// What a string that was checked means.
-pub(in super::super) fn unescape(escaped: &str) -> Cow<'_, str> {
+pub(in super::super) fn unescape(escaped: &str, rule: Nul) -> Cow<'_, str> {
     if !escaped.contains('\\') {
         return Cow::Borrowed(escaped);
     }
     let mut out = Vec::with_capacity(escaped.len());
-    unescape_into(escaped, &mut out);
+    unescape_into(escaped, rule, &mut out);
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 

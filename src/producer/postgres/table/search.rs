@@ -1,0 +1,451 @@
+//! One walk over a message for everything that its mappings ask for: [`plan`](super::plan) says what that is.
+//!
+//! At each value a set of the plan's nodes is active: those whose paths lead here. Records note all their fields, as
+//! [`Scanned`] does without a plan, and the values of their slots behind them. What is at a source's path decides how it
+//! is read: an object is a record; so is each element of an array, if all are objects, or objects and arrays where the
+//! mapping asks for elements by number; there an array of other things is a record itself. Anything else leaves the
+//! source without records, and the message is kept whole.
+
+use std::ops::Range;
+
+use super::encode::text;
+use super::mapping::Nul;
+use super::plan::{Plan, ROOT, Slot};
+use super::record::{Field, Name, Place, Scanned, Value};
+use super::walk::{Kind, Rejection, Walk};
+
+/// What was found in a message. Reused from message to message.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Of each source of the plan.
+    sources: Vec<Source>,
+    /// The message itself.
+    message: Option<Place>,
+    /// The values of root slots, by slot.
+    roots: Vec<Option<Place>>,
+    /// Active nodes of all levels of the walk, the outermost first.
+    active: Vec<u32>,
+    /// Nodes of the objects that are open, whose members were met.
+    entered: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    scanned: Scanned,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nothing stands at its path.
+    #[default]
+    Missing,
+    /// Records, or an empty list of them.
+    Records,
+    /// Something that is no record.
+    Other,
+}
+
+impl Found {
+    /// Reads a message in place of the one before and returns its text.
+    pub(super) fn read<'m>(
+        &mut self,
+        plan: &Plan,
+        payload: &'m [u8],
+        rule: Nul,
+    ) -> Result<&'m str, Rejection> {
+        let text = Scanned::checked_text(payload)?;
+        self.sources.resize_with(plan.sources.len(), Source::default);
+        for source in &mut self.sources {
+            source.scanned.start(rule);
+            source.state = State::Missing;
+        }
+        self.roots.clear();
+        self.roots.resize(plan.slots(), None);
+        self.active.clear();
+        self.active.push(ROOT);
+        self.entered.clear();
+        let mut walk = Walk::new(payload);
+        walk.space();
+        let place = Search {
+            plan,
+            text,
+            found: self,
+        }
+        .value(&mut walk, 0, 0, 0)?;
+        walk.finish()?;
+        if rule == Nul::DeadLetter && walk.any_nul {
+            return Err(Rejection::Nul);
+        }
+        for source in &mut self.sources {
+            if source.state != State::Records {
+                source.scanned.keep_whole(place.clone());
+            }
+        }
+        self.message = Some(place);
+        Ok(text)
+    }
+
+    /// The message as one value, in place of a source's records.
+    pub(super) fn whole(&mut self, source: usize) -> &Scanned {
+        let scanned = &mut self.sources[source].scanned;
+        if let Some(message) = &self.message {
+            scanned.keep_whole(message.clone());
+        }
+        scanned
+    }
+
+    /// The value of a root slot.
+    pub(super) fn root<'m>(&self, text: &'m str, slot: u32) -> Option<Value<'m>> {
+        let place = self.roots.get(slot as usize)?.as_ref()?;
+        Some(place.of(text, Nul::Replace))
+    }
+
+    /// The records of a source, with these root slots as columns of each.
+    pub(super) fn records(&mut self, source: usize, include: &[u32]) -> &Scanned {
+        let scanned = &mut self.sources[source].scanned;
+        for &slot in include {
+            if let Some(place) = &self.roots[slot as usize] {
+                scanned.share(Field {
+                    name: Name::Slot(slot),
+                    value: place.clone(),
+                });
+            }
+        }
+        scanned
+    }
+}
+
+/// The state of one walk.
+struct Search<'s, 'm> {
+    plan: &'s Plan,
+    text: &'m str,
+    found: &'s mut Found,
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros();
+        set &= set.checked_sub(1)?;
+        Some(bit as usize)
+    })
+}
+
+impl Search<'_, '_> {
+    /// Reads a value inside of `depth` objects and arrays. Active are the nodes from `level` on; `records` are the sources
+    /// of which it is a record.
+    fn value(
+        &mut self,
+        walk: &mut Walk<'_>,
+        depth: u32,
+        level: usize,
+        records: u64,
+    ) -> Result<Place, Rejection> {
+        let start = walk.position();
+        let outer = (walk.nul, walk.escaped);
+        (walk.nul, walk.escaped) = (false, false);
+        let sources = self.found.active[level..]
+            .iter()
+            .fold(0, |sources, &node| sources | self.plan.node(node).sources);
+        let mut opened = 0;
+        let kind = match walk.peek() {
+            _ if self.found.active.len() == level && records == 0 => walk.value(depth)?,
+            Some(b'{') => {
+                opened = sources;
+                self.open(sources);
+                self.object(walk, depth + 1, level, records | sources)?;
+                Kind::Nested
+            }
+            Some(b'[') if sources != 0 => {
+                opened = self.list(walk, depth, level, sources)?;
+                Kind::Nested
+            }
+            Some(b'[') => {
+                self.array(walk, depth + 1, level)?;
+                Kind::Nested
+            }
+            _ => {
+                for source in bits(sources) {
+                    self.found.sources[source].state = State::Other;
+                }
+                walk.value(depth)?
+            }
+        };
+        let place = Place {
+            span: start..walk.position(),
+            kind,
+            nul: walk.nul,
+            escaped: walk.escaped,
+        };
+        (walk.nul, walk.escaped) = (outer.0 | walk.nul, outer.1 | walk.escaped);
+        for at in level..self.found.active.len() {
+            self.fill(self.found.active[at], &place);
+        }
+        self.close(opened);
+        Ok(place)
+    }
+
+    /// Hands a value to the slots that ask for it.
+    fn fill(&mut self, node: u32, place: &Place) {
+        let plan = self.plan;
+        for slot in &plan.node(node).slots {
+            match *slot {
+                Slot::Root(slot) => self.found.roots[slot as usize] = Some(place.clone()),
+                Slot::InRecord { source, slot } => self.found.sources[source as usize].scanned.note(Field {
+                    name: Name::Slot(slot),
+                    value: place.clone(),
+                }),
+            }
+        }
+    }
+
+    /// Begins a record of each of the sources: what they ask of it becomes active.
+    fn open(&mut self, sources: u64) {
+        for source in bits(sources) {
+            self.found.active.push(self.plan.sources[source].record);
+        }
+    }
+
+    /// Ends a record of each of the sources.
+    fn close(&mut self, sources: u64) {
+        for source in bits(sources) {
+            let source = &mut self.found.sources[source];
+            source.scanned.end_record();
+            if source.state == State::Missing {
+                source.state = State::Records;
+            }
+        }
+    }
+
+    fn object(
+        &mut self,
+        walk: &mut Walk<'_>,
+        depth: u32,
+        level: usize,
+        records: u64,
+    ) -> Result<(), Rejection> {
+        let end = self.found.active.len();
+        let wanted = (level..end).any(|at| self.plan.node(self.found.active[at]).has_members());
+        let entered = self.found.entered.len();
+        walk.members(depth, |walk, key| {
+            walk.space();
+            let raw = &self.text[key.start as usize..key.end as usize];
+            if wanted {
+                self.step_into(walk, raw, level..end, entered)?;
+            }
+            let value = self.value(walk, depth, end, 0)?;
+            self.found.active.truncate(end);
+            for source in bits(records) {
+                self.found.sources[source].scanned.note(Field {
+                    name: Name::Key(key.clone()),
+                    value: value.clone(),
+                });
+            }
+            Ok(())
+        })?;
+        self.found.entered.truncate(entered);
+        Ok(())
+    }
+
+    /// Makes the nodes of a member active. A member that has more below it must not come twice: whose parts would count?
+    fn step_into(
+        &mut self,
+        walk: &Walk<'_>,
+        raw: &str,
+        level: Range<usize>,
+        entered: usize,
+    ) -> Result<(), Rejection> {
+        let unescaped = text::unescape(raw, Nul::Replace);
+        for at in level {
+            let Some(next) = self.plan.node(self.found.active[at]).member(&unescaped) else {
+                continue;
+            };
+            if !self.plan.node(next).is_leaf() {
+                if self.found.entered[entered..].contains(&next) {
+                    return Err(Rejection::TwiceOnPath { at: walk.at });
+                }
+                self.found.entered.push(next);
+            }
+            self.found.active.push(next);
+        }
+        Ok(())
+    }
+
+    /// An array of which some elements may be asked for.
+    fn array(&mut self, walk: &mut Walk<'_>, depth: u32, level: usize) -> Result<(), Rejection> {
+        let end = self.found.active.len();
+        walk.elements(depth, |walk, index| {
+            self.activate_element(level..end, index);
+            self.value(walk, depth, end, 0)?;
+            self.found.active.truncate(end);
+            Ok(())
+        })
+    }
+
+    fn activate_element(&mut self, level: Range<usize>, index: u32) {
+        for at in level {
+            let node = self.plan.node(self.found.active[at]);
+            self.found.active.extend(node.element(index));
+        }
+    }
+
+    /// An array at the path of these sources. Returns those of which it is one record itself, which is open then.
+    fn list(
+        &mut self,
+        walk: &mut Walk<'_>,
+        depth: u32,
+        level: usize,
+        sources: u64,
+    ) -> Result<u64, Rejection> {
+        let positional = bits(sources)
+            .filter(|&source| self.plan.sources[source].positional)
+            .fold(0, |set, source| set | 1 << source);
+        let (objects, nested) = elements_of(walk, depth + 1)?;
+        let each = if objects {
+            sources
+        } else if nested {
+            positional
+        } else {
+            0
+        };
+        let itself = if each == 0 { positional } else { 0 };
+        for source in bits(sources) {
+            self.found.sources[source].state = match self.found.sources[source].state {
+                State::Other => State::Other,
+                _ if (each | itself) & 1 << source == 0 => State::Other,
+                _ => State::Records,
+            };
+        }
+        self.open(itself);
+        let end = self.found.active.len();
+        walk.elements(depth + 1, |walk, index| {
+            self.activate_element(level..end, index);
+            self.open(each);
+            self.value(walk, depth + 1, end, each)?;
+            self.close(each);
+            self.found.active.truncate(end);
+            Ok(())
+        })?;
+        Ok(itself)
+    }
+}
+
+/// Whether all elements of an array are objects, and whether all are objects or arrays. Leaves the walk at the array.
+fn elements_of(walk: &mut Walk<'_>, depth: u32) -> Result<(bool, bool), Rejection> {
+    let (at, nul, escaped) = (walk.at, walk.nul, walk.escaped);
+    let (mut objects, mut nested) = (true, true);
+    walk.elements(depth, |walk, _| {
+        match walk.peek() {
+            Some(b'{') => {}
+            Some(b'[') => objects = false,
+            _ => (objects, nested) = (false, false),
+        }
+        walk.value(depth).map(drop)
+    })?;
+    (walk.at, walk.nul, walk.escaped) = (at, nul, escaped);
+    Ok((objects, nested))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::path::Path;
+    use super::super::record::FieldName;
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        text.parse().unwrap()
+    }
+
+    /// All records, each with its fields.
+    fn records(scanned: &Scanned, text: &str) -> Vec<Vec<(String, String)>> {
+        let field = |field: usize| {
+            let name = match scanned.name(text, field) {
+                FieldName::Key(key) => key.to_owned(),
+                FieldName::Slot(slot) => format!("slot {slot}"),
+            };
+            (name, scanned.value(text, field).raw.to_owned())
+        };
+        (0..scanned.records())
+            .map(|record| scanned.record(record).map(field).collect())
+            .collect()
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let scalar = prop_oneof![
+            Just("null".to_owned()),
+            "-?[1-9][0-9]{0,3}",
+            Just(r#""\u0000a""#.to_owned()),
+            Just("{}".to_owned()),
+            Just("[]".to_owned()),
+        ];
+        let value = scalar.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(", "))),
+                proptest::collection::vec(("[abc]", inner), 0..4).prop_map(|fields| {
+                    let fields: Vec<_> = fields
+                        .iter()
+                        .map(|(key, value)| format!("\"{key}\": {value}"))
+                        .collect();
+                    format!("{{{}}}", fields.join(","))
+                }),
+            ]
+        });
+        prop_oneof![8 => value, 1 => "[\\[\\]{}\",:ab1 ]{0,12}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_records_of_the_message_itself_are_those_that_are_found_without_a_plan(text in json()) {
+            let mut plan = Plan::new();
+            let source = plan.source(&path("$"));
+            let slot = plan.root_slot(&path("$.c"));
+            let (mut found, mut plain) = (Found::default(), Scanned::default());
+            let searched = found.read(&plan, text.as_bytes(), Nul::Replace);
+            let read = plain.read(text.as_bytes(), Nul::Replace);
+            match (searched, read) {
+                (Ok(text), Ok(_)) => {
+                    // An empty list is no record here, and a message kept whole there.
+                    if text.trim().replace(' ', "") != "[]" {
+                        let scanned = found.records(source, &[]);
+                        prop_assert_eq!(records(scanned, text), records(&plain, text));
+                        prop_assert_eq!(scanned.whole(text).is_some(), plain.whole(text).is_some());
+                    }
+                    let is_object = text.starts_with('{');
+                    let last = if is_object { records(&plain, text)[0].iter().rev().find(|field| field.0 == "c").cloned() } else { None };
+                    let value = found.root(text, slot).map(|value| value.raw.to_owned());
+                    prop_assert_eq!(value, last.map(|(_, value)| value));
+                }
+                (Err(searched), Err(read)) => prop_assert_eq!(searched, read),
+                (searched, read) => prop_assert!(false, "{:?} {:?}", searched, read),
+            }
+        }
+
+        #[test]
+        fn no_message_makes_the_search_panic(text in json(), bytes: Vec<u8>) {
+            let mut plan = Plan::new();
+            let sources = ["$", "$.a", "$.a.b[*]", "$[1]", "$[*].a", "$[0][0].b"].map(|text| plan.source(&path(text)));
+            for source in sources {
+                for place in ["$", "$.a", "$[0]", "$.b[1].c", "$[1].a"] {
+                    plan.record_slot(source, &path(place));
+                }
+            }
+            let root = plan.own_root_slot(&path("$.a.b"));
+            let mut found = Found::default();
+            for payload in [text.as_bytes(), &bytes] {
+                if let Ok(text) = found.read(&plan, payload, Nul::Strip) {
+                    for source in sources {
+                        let scanned = found.records(source, &[root]);
+                        records(scanned, text);
+                        prop_assert!(scanned.records() == 0 || scanned.whole(text).is_none());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Which messages a mapping is for: conditions on values of the message.
+
+use super::encode::{Decimal, text};
+use super::mapping::Nul;
+use super::path::Path;
+use super::record::Value;
+use super::walk::Kind;
+
+/// Conditions, all of which a message must meet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct When(pub Vec<Condition>);
+
+/// What stands at a path is one of these values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Where the value stands in the message.
+    pub path: Path,
+    /// What it may be; at least one.
+    pub values: Vec<Scalar>,
+}
+
+/// A value that is no object and no array.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number in JSON's grammar; `1.0` is the same as `1`.
+    Number(String),
+    /// A string.
+    Text(String),
+}
+
+impl Scalar {
+    /// Whether a value is this one. What is missing is nothing, not even null.
+    pub(super) fn is(&self, value: Value<'_>) -> bool {
+        match (self, value.kind) {
+            (Self::Null, Kind::Null) => true,
+            (Self::Bool(wanted), Kind::Bool) => value.raw == if *wanted { "true" } else { "false" },
+            (Self::Number(wanted), Kind::Integer | Kind::Fraction) => {
+                wanted == value.raw
+                    || match (Decimal::parse(wanted), Decimal::parse(value.raw)) {
+                        (Some(wanted), Some(found)) => wanted.is_same(&found),
+                        _ => false,
+                    }
+            }
+            (Self::Text(wanted), Kind::String) => {
+                let quoted = value.quoted().unwrap_or_default();
+                if value.escaped {
+                    text::unescape(quoted, Nul::Replace) == wanted.as_str()
+                } else {
+                    quoted == wanted
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads a number, if JSON has one like it.
+    #[must_use]
+    pub fn number(text: &str) -> Option<Self> {
+        Decimal::parse(text).map(|_| Self::Number(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Scanned;
+    use super::*;
+
+    fn is(scalar: &Scalar, json: &str) -> bool {
+        // A single value is kept whole.
+        let mut scanned = Scanned::default();
+        match scanned
+            .read(json.as_bytes(), Nul::Replace)
+            .map(|text| scanned.whole(text))
+        {
+            Ok(Some(value)) => scalar.is(value),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn values_are_the_same_whatever_way_they_are_written() {
+        let text = Scalar::Text("match".to_owned());
+        assert!(is(&text, "\"match\"") && is(&text, "\"m\\u0061tch\""));
+        assert!(!is(&text, "\"Match\"") && !is(&text, "null"));
+        let one = Scalar::number("1").unwrap();
+        for (json, same) in [
+            ("1", true),
+            ("1.0", true),
+            ("10e-1", true),
+            ("\"1\"", false),
+            ("-1", false),
+            ("true", false),
+        ] {
+            assert_eq!(is(&one, json), same, "{json}");
+        }
+        assert!(is(&Scalar::number("-0.50").unwrap(), "-5e-1"));
+        assert!(
+            is(&Scalar::Bool(true), "true")
+                && !is(&Scalar::Bool(true), "\"true\"")
+                && !is(&Scalar::Bool(true), "false")
+        );
+        assert!(is(&Scalar::Null, "null") && !is(&Scalar::Null, "0"));
+        assert_eq!(Scalar::number("inf"), None);
+    }
+}
