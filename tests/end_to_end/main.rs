@@ -11,6 +11,7 @@ mod delivery;
 mod kills;
 mod outages;
 mod owners;
+mod recipes;
 mod recorded_feeds;
 mod replays;
 mod two_processes;
