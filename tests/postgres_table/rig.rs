@@ -93,7 +93,7 @@ impl Rig {
                     Encoded::NeedsSchema => changes = true,
                     Encoded::Ignored => delivered.ignored += 1,
                     Encoded::DeadLetter { reason, record_index } => {
-                        delivered.dead.push((index, record_index, reason))
+                        delivered.dead.push((index, record_index, reason));
                     }
                 }
             }
