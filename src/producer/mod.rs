@@ -2,6 +2,7 @@
 //!
 //! A producer never sees a consumer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
+pub mod dead_letters;
 pub mod operate;
 pub mod postgres;
 
@@ -48,6 +49,11 @@ pub trait Producer: Send + Sync {
 
     /// What an operator can have it do beside delivering; `None` when it keeps nothing in its sink to do that with.
     fn operations(&self) -> Option<&dyn operate::Operations> {
+        None
+    }
+
+    /// Its dead letters; `None` when it keeps none in its sink.
+    fn dead_letters(&self) -> Option<&dyn dead_letters::DeadLetters> {
         None
     }
 }

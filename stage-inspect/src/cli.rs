@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use socket_el::manual::{CompletionsArgs, ManArgs};
 
+use crate::dead_letters::DeadLettersArgs;
 use crate::export::ExportArgs;
 use crate::forget::ForgetArgs;
 use crate::gaps::GapsArgs;
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Step over messages that block a producer; they become dead letters
     Skip(SkipArgs),
+    /// Handle messages that could not become rows: list, show, export, retry, drop
+    DeadLetters(DeadLettersArgs),
     /// Print a script that completes this command line in a shell
     Completions(CompletionsArgs),
     /// Print the man page, or write those of all commands into a directory

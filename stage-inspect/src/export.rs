@@ -1,6 +1,6 @@
 //! `stage-inspect export`: writes messages out, page by page, to a file that is there only once it is whole.
 
-mod destination;
+pub(crate) mod destination;
 
 use std::io::{IsTerminal, stderr};
 

@@ -5,6 +5,7 @@ mod adopt;
 mod batches;
 mod chosen;
 mod cli;
+mod dead_letters;
 mod export;
 mod facts;
 mod forget;
@@ -47,6 +48,7 @@ async fn run(cli: &Cli) -> Result<(), RunnerError> {
         Command::Adopt(args) => adopt::adopt(cli, args).await,
         Command::Replay(args) => replay::replay(cli, args).await,
         Command::Skip(args) => skip::skip(cli, args).await,
+        Command::DeadLetters(args) => dead_letters::dead_letters(cli, args).await,
         Command::Completions(args) => print_bytes(&manual::completions(args, Cli::command())),
         Command::Man(args) => {
             let page = manual::man(args, Cli::command());

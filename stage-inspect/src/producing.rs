@@ -5,6 +5,7 @@ use std::path::Path;
 use socket_el::commands::builtin_registry;
 use socket_el::config::{Config, LoadOptions, ProducerRunner};
 use socket_el::exit::{ExitReason, RunnerError};
+use socket_el::producer::dead_letters::DeadLetters;
 use socket_el::producer::operate::{Operations, Scope};
 
 use crate::cli::Cli;
@@ -74,6 +75,46 @@ pub(crate) fn operations(producer: &ProducerRunner) -> Result<&dyn Operations, R
             ),
         )
     })
+}
+
+/// The dead letters of a producer: of the named one, or of the only one that keeps any.
+pub(crate) fn keeper<'a>(
+    config: &'a Config,
+    named: Option<&str>,
+) -> Result<(&'a str, &'a dyn DeadLetters), RunnerError> {
+    let wrong = |message: String| RunnerError::new(ExitReason::Configuration, message);
+    let keepers: Vec<_> = config
+        .producers
+        .iter()
+        .filter_map(|runner| Some((runner.name.as_str(), runner.producer.dead_letters()?)))
+        .collect();
+    let names = || {
+        keepers
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (named, keepers.as_slice()) {
+        (Some(named), _) => keepers
+            .iter()
+            .copied()
+            .find(|(name, _)| *name == named)
+            .ok_or_else(|| {
+                wrong(format!(
+                    "no producer {named} keeps dead letters; those that do: {}",
+                    names()
+                ))
+            }),
+        (None, [only]) => Ok(*only),
+        (None, []) => Err(wrong(
+            "the configuration has no producer that keeps dead letters".to_owned(),
+        )),
+        (None, _) => Err(wrong(format!(
+            "several producers keep dead letters: choose one of {} with --producer",
+            names()
+        ))),
+    }
 }
 
 /// Opens the stage, through the engine that has it open or by its files, lets `work` use it, and closes it again.

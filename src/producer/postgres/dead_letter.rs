@@ -21,6 +21,19 @@ pub(super) struct Verdict {
     pub(super) record_index: Option<u32>,
 }
 
+impl Verdict {
+    /// The reason as it is kept: without NUL, which text does not hold, and cut.
+    pub(super) fn kept_reason(&self) -> String {
+        let mut reason = self.reason.replace('\0', "");
+        let mut end = MAX_REASON_BYTES.min(reason.len());
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason
+    }
+}
+
 /// A message that can never become a row.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetter {
@@ -33,13 +46,7 @@ pub(super) struct DeadLetter {
 impl DeadLetter {
     /// Keeps a copy of the message.
     pub(super) fn new(offset: Offset, message: Message<'_>, mut verdict: Verdict) -> Self {
-        // text holds no NUL.
-        verdict.reason.retain(|c| c != '\0');
-        let mut end = MAX_REASON_BYTES.min(verdict.reason.len());
-        while !verdict.reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        verdict.reason.truncate(end);
+        verdict.reason = verdict.kept_reason();
         Self {
             offset,
             received_at: message.received_at,

@@ -26,7 +26,7 @@
 //! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
 //! | `adopt` | a stage path takes over another's cursor |
 //! | `made` | the record of tables that we made |
-//! | `operate` | what an operator can have done: replay, skip |
+//! | `operate` | what an operator can have done: replay, skip, dead letters |
 //!
 //! Invariants:
 //! * One connection per producer; whoever commits holds the cursor's row lock from the first statement on.
@@ -65,6 +65,7 @@ pub use target::Target;
 use async_trait::async_trait;
 
 use crate::exit::RunnerError;
+use crate::producer::dead_letters::DeadLetters;
 use crate::producer::operate::Operations;
 use crate::producer::{Adoption, Producer, ProducerContext};
 
@@ -111,6 +112,10 @@ impl Producer for PostgresProducer {
     }
 
     fn operations(&self) -> Option<&dyn Operations> {
+        Some(self)
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         Some(self)
     }
 }

@@ -183,7 +183,7 @@ pub(super) async fn finish(
     prepared: &Prepared,
 ) -> Result<(), Failure> {
     if !prepared.rows.is_empty() {
-        copy(session, prepared).await?;
+        copy(session, &prepared.copy_sql, &prepared.rows).await?;
     }
     if !prepared.dead_letters.is_empty() {
         dead_letter::insert(session, tables, key, &prepared.dead_letters)
@@ -197,11 +197,12 @@ pub(super) async fn finish(
     .await
 }
 
-async fn copy(session: &mut Session, prepared: &Prepared) -> Result<(), Failure> {
-    let statement = session.statement(&prepared.copy_sql).await?;
+/// Sends rows; all of them must be stored.
+pub(super) async fn copy(session: &mut Session, copy_sql: &str, rows: &CopyRows) -> Result<(), Failure> {
+    let statement = session.statement(copy_sql).await?;
     let mut sink = pin!(session.client.copy_in::<_, Bytes>(&statement).await?);
     let pieces = std::iter::once(COPY_HEADER)
-        .chain(prepared.rows.bytes().chunks(COPY_PIECE_BYTES))
+        .chain(rows.bytes().chunks(COPY_PIECE_BYTES))
         .chain(std::iter::once(COPY_TRAILER));
     for piece in pieces {
         if sink.feed(Bytes::copy_from_slice(piece)).await.is_err() {
@@ -210,7 +211,7 @@ async fn copy(session: &mut Session, prepared: &Prepared) -> Result<(), Failure>
         }
     }
     let stored = sink.finish().await?;
-    let sent = prepared.rows.len() as u64;
+    let sent = rows.len() as u64;
     if stored == sent {
         Ok(())
     } else {

@@ -52,7 +52,7 @@ impl Target {
     }
 
     /// Begins to write. A file that is there is an error unless it may be replaced.
-    pub(super) fn open(&self, may_replace: bool) -> Result<Destination, RunnerError> {
+    pub(crate) fn open(&self, may_replace: bool) -> Result<Destination, RunnerError> {
         let path = match self {
             Self::Stdout => return Ok(Destination::Stdout(Output::new())),
             Self::File(path) => path,
@@ -87,7 +87,7 @@ impl Target {
 }
 
 /// What is written to. A file that is not finished is removed.
-pub(super) enum Destination {
+pub(crate) enum Destination {
     Stdout(Output),
     File {
         writer: BufWriter<NamedTempFile>,
@@ -98,7 +98,7 @@ pub(super) enum Destination {
 
 impl Destination {
     /// Writes a line.
-    pub(super) fn line(&mut self, text: &str) -> Result<(), RunnerError> {
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), RunnerError> {
         match self {
             Self::Stdout(output) => output.line(text),
             Self::File { writer, path, .. } => {
@@ -108,7 +108,7 @@ impl Destination {
     }
 
     /// Makes a file durable, and gives it its name.
-    pub(super) fn finish(self) -> Result<(), RunnerError> {
+    pub(crate) fn finish(self) -> Result<(), RunnerError> {
         match self {
             Self::Stdout(mut output) => output.flush(),
             Self::File {

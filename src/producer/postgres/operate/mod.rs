@@ -9,6 +9,8 @@
 //! | `stretch` | the stage as a replay reads it: up to an end, without what is to be left out |
 //! | `left_out` | which offsets are to be left out |
 //! | `skip` | stepping over messages |
+//! | `letters` | dead letters found, shown and given up |
+//! | `retry`, `lot` | dead letters delivered after all, a lot in a transaction |
 //! | `error` | why something could not be done |
 //!
 //! Invariants:
@@ -21,7 +23,10 @@ mod decide;
 mod error;
 mod facts;
 mod left_out;
+mod letters;
+mod lot;
 mod replay;
+mod retry;
 mod skip;
 mod stretch;
 
@@ -34,6 +39,7 @@ use super::cursor::CursorKey;
 use super::table::{Table, TableOptions};
 use super::{PostgresOptions, PostgresProducer};
 use crate::exit::RunnerError;
+use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, Retried};
 use crate::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, Skipping};
 use crate::record::Offset;
 use crate::stage::path::replay_cursor;
@@ -117,5 +123,46 @@ impl Operations for PostgresProducer {
 
     async fn skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError> {
         Ok(skip::skip(&self.target, &self.timing, scope, to).await?)
+    }
+}
+
+#[async_trait]
+impl DeadLetters for PostgresProducer {
+    async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError> {
+        Ok(letters::count(&self.target, producer, filter).await?)
+    }
+
+    async fn page(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+        after: i64,
+        limit: u32,
+        with_payload: bool,
+    ) -> Result<Vec<Letter>, RunnerError> {
+        Ok(letters::page(&self.target, producer, filter, after, limit, with_payload).await?)
+    }
+
+    async fn discard(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError> {
+        Ok(letters::discard(&self.target, producer, filter).await?)
+    }
+
+    async fn retry(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+        anyway: bool,
+        stop: CancellationToken,
+    ) -> Result<Retried, RunnerError> {
+        let retry = retry::Retry {
+            target: &self.target,
+            options: &self.options,
+            timing: self.timing,
+            producer,
+            filter,
+            anyway,
+            stop,
+        };
+        Ok(retry.run().await?)
     }
 }

@@ -6,6 +6,7 @@ mod operator;
 mod outage;
 mod poison;
 mod replay;
+mod retry;
 mod skip;
 mod starting;
 mod support;

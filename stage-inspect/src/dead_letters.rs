@@ -1,0 +1,257 @@
+//! `stage-inspect dead-letters`: looks at the messages that could not become rows, and handles them. They stand in the
+//! producer's database, so that no stage is opened.
+
+mod shown;
+
+use std::io::{IsTerminal as _, Write as _, stderr, stdin};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use socket_el::exit::{ExitReason, RunnerError};
+use socket_el::producer::dead_letters::{DeadLetters, LetterFilter};
+use socket_el::record::Offset;
+use socket_el::telemetry::{self, LogFormat};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Cli;
+use crate::export::destination::Target;
+use crate::output::{print, print_json};
+use crate::producing::{keeper, load};
+use crate::stopping::Stopping;
+use crate::table::human_count;
+
+/// Dead letters that `list` shows unless told otherwise.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// Arguments of `dead-letters`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stage-inspect dead-letters list --stage websocket_1
+  stage-inspect dead-letters show 17
+  stage-inspect dead-letters export --sqlstate 23514 -o refused.jsonl
+  stage-inspect dead-letters retry --stage websocket_1         after the table or the mapping was mended
+  stage-inspect dead-letters drop --reason \"not JSON\" --yes")]
+pub(crate) struct DeadLettersArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: Action,
+    /// The producer whose dead letters they are [default: the only one that keeps any]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) producer: Option<String>,
+    /// The file with the database profiles [default: $SOCKET_EL_PROFILES, or ~/.socket_el/profile.yml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) profiles: Option<PathBuf>,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// List them: number, stage, offset, record, time, SQLSTATE, reason, bytes
+    List {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// Begin behind the one with this number
+        #[arg(long, value_name = "ID", default_value_t = 0)]
+        after: i64,
+        /// Most to list
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+        limit: u32,
+    },
+    /// Show one with its message
+    Show {
+        /// Its number
+        id: i64,
+        /// The message's bytes as they came, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+    },
+    /// Write them with their messages to a file, an object of JSON on a line for each
+    Export {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// The file to write, or - for the standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Target,
+        /// Replace the file if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Deliver them as the configuration has it now; those that still can't be rows stay
+    Retry {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// Those of a table that was made anew after them too, although a replay of it is refused from then on
+        #[arg(long)]
+        anyway: bool,
+    },
+    /// Give them up for good
+    Drop {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// Do it without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Which dead letters; those that fulfil all that is said.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Of this stage
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
+    /// Whose reason holds this text
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Refused by the server with this SQLSTATE
+    #[arg(long, value_name = "STATE")]
+    sqlstate: Option<String>,
+    /// Of messages from this offset on
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// Of messages before this offset
+    #[arg(long, value_name = "OFFSET")]
+    to: Option<u64>,
+    /// With this number; may be given several times
+    #[arg(long, value_name = "ID")]
+    id: Vec<i64>,
+}
+
+impl Which {
+    fn filter(&self) -> LetterFilter {
+        LetterFilter {
+            stage: self.stage.clone(),
+            reason: self.reason.clone(),
+            sqlstate: self.sqlstate.clone(),
+            from: self.from.map(Offset::new),
+            to: self.to.map(Offset::new),
+            ids: self.id.clone(),
+        }
+    }
+}
+
+/// Does what is asked.
+pub(crate) async fn dead_letters(cli: &Cli, args: &DeadLettersArgs) -> Result<(), RunnerError> {
+    telemetry::init(LogFormat::Text, tracing::Level::WARN);
+    let config = load(cli, args.profiles.as_deref())?;
+    let (producer, letters) = keeper(&config, args.producer.as_deref())?;
+    match &args.action {
+        Action::List { which, after, limit } => {
+            let page = letters
+                .page(producer, &which.filter(), *after, *limit, false)
+                .await?;
+            let more = page.last().filter(|_| page.len() >= *limit as usize);
+            shown::list(cli.json, &page, more.map(|letter| letter.id))
+        }
+        Action::Show { id, raw } => {
+            let filter = LetterFilter {
+                ids: vec![*id],
+                ..LetterFilter::default()
+            };
+            let page = letters.page(producer, &filter, i64::MIN, 1, true).await?;
+            let letter = page.first().ok_or_else(|| {
+                RunnerError::new(
+                    ExitReason::Failed,
+                    format!("producer {producer} has no dead letter {id}"),
+                )
+            })?;
+            shown::show(cli.json, *raw, letter)
+        }
+        Action::Export { which, output, force } => {
+            shown::export(letters, producer, &which.filter(), output, *force).await
+        }
+        Action::Retry { which, anyway } => retry(cli, letters, producer, &which.filter(), *anyway).await,
+        Action::Drop { which, yes } => discard(cli, letters, producer, &which.filter(), *yes).await,
+    }
+}
+
+async fn retry(
+    cli: &Cli,
+    letters: &dyn DeadLetters,
+    producer: &str,
+    filter: &LetterFilter,
+    anyway: bool,
+) -> Result<(), RunnerError> {
+    let (mut stopping, stop) = (Stopping::listen()?, CancellationToken::new());
+    let mut work = letters.retry(producer, filter, anyway, stop.clone());
+    let retried = loop {
+        tokio::select! {
+            retried = &mut work => break retried?,
+            () = stopping.asked() => stop.cancel(),
+        }
+    };
+    if cli.json {
+        print_json(&json!({ "producer": producer, "retried": retried }))?;
+    } else {
+        print(format_args!(
+            "{} dead letters became {} rows; {} still can't be rows{}\n",
+            human_count(retried.delivered),
+            human_count(retried.rows),
+            human_count(retried.failed),
+            match retried.busy {
+                0 => String::new(),
+                busy => format!("; somebody else is at {}", human_count(busy)),
+            }
+        ))?;
+    }
+    if retried.stopped {
+        return Err(RunnerError::new(
+            ExitReason::Failed,
+            "stopped before all were tried; the others stand as they were. Retry again",
+        ));
+    }
+    Ok(())
+}
+
+async fn discard(
+    cli: &Cli,
+    letters: &dyn DeadLetters,
+    producer: &str,
+    filter: &LetterFilter,
+    yes: bool,
+) -> Result<(), RunnerError> {
+    let count = letters.count(producer, filter).await?;
+    if count > 0 && !yes {
+        agree(count, producer)?;
+    }
+    let gone = if count > 0 {
+        letters.discard(producer, filter).await?
+    } else {
+        0
+    };
+    if cli.json {
+        return print_json(&json!({ "producer": producer, "dropped": gone }));
+    }
+    print(format_args!(
+        "dropped {} dead letters of {producer}\n",
+        human_count(gone)
+    ))
+}
+
+/// Asks on a terminal, and refuses elsewhere.
+fn agree(count: u64, producer: &str) -> Result<(), RunnerError> {
+    let usage = |message: String| RunnerError::new(ExitReason::Configuration, message);
+    let shown = format!(
+        "{} dead letters of {producer} with their messages",
+        human_count(count)
+    );
+    if !stdin().is_terminal() {
+        return Err(usage(format!(
+            "this would drop {shown}. Nothing was changed; say --yes to do it"
+        )));
+    }
+    eprint!("This drops {shown}.\nIt can't be undone. Go on? [y/N] ");
+    let mut answer = String::new();
+    let asked = stderr().flush().and_then(|()| stdin().read_line(&mut answer));
+    asked.map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(usage("nothing was changed".to_owned()))
+}
