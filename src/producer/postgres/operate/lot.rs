@@ -160,6 +160,16 @@ impl Lot {
                     };
                     prepared.failed.push((letter.id, verdict));
                 }
+                // Nothing is delivered and nothing is lost: the letter stays until somebody drops it.
+                Encoded::Ignored => {
+                    let verdict = Verdict {
+                        sqlstate: None,
+                        reason: "the mapping leaves this message out (when, records); drop the letter if that is right"
+                            .to_owned(),
+                        record_index: None,
+                    };
+                    prepared.failed.push((letter.id, verdict));
+                }
                 // Those that follow are only looked at, so that one change of the table does for all of them.
                 Encoded::NeedsSchema => needs_schema = true,
             }
