@@ -37,7 +37,17 @@ impl Holder {
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
 pub(super) struct PathLock {
-    _file: File,
+    file: File,
+}
+
+/// Closing the file would not do: a child process that this one is just starting has every open file until it becomes the other
+/// program, and a lock lasts as long as anybody has its file.
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "the lock of a stage path goes with its file");
+        }
+    }
 }
 
 impl PathLock {
@@ -81,7 +91,7 @@ impl PathLock {
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| write!(file, "{} {}", std::process::id(), holder.word()))
             .map_err(io("write"))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -140,5 +150,15 @@ mod tests {
         assert_eq!((pid, holder), (Some(std::process::id()), Some(Holder::Tool)));
         drop(held);
         PathLock::take(dir.path(), Holder::Engine).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_given_back_is_free_although_a_child_being_started_still_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = PathLock::take(dir.path(), Holder::Engine).unwrap();
+        let of_child = held.file.try_clone().unwrap();
+        drop(held);
+        PathLock::take(dir.path(), Holder::Engine).unwrap();
+        drop(of_child);
     }
 }
