@@ -12,8 +12,9 @@ stop() {
     exit 1
 }
 
-# The places where the program looks too (src/private_postgres/binaries.rs).
-has_postgres_server() {
+# The directory with the programs of PostgreSQL's server, in the places where the program looks too
+# (src/private_postgres/binaries.rs).
+postgres_server_dir() {
     local dir
     local -a dirs
     IFS=: read -r -a dirs <<<"$PATH"
@@ -23,6 +24,7 @@ has_postgres_server() {
     for dir in "${dirs[@]}" /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
         /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
         if [[ -x $dir/initdb && -x $dir/postgres ]]; then
+            echo "$dir"
             return 0
         fi
     done
@@ -31,7 +33,7 @@ has_postgres_server() {
 
 install_missing() {
     local -a packages=() root=()
-    if ! has_postgres_server || ! command -v psql >/dev/null; then
+    if ! postgres_server_dir >/dev/null || ! command -v psql >/dev/null; then
         # One test connects through PgBouncer, and says so where there is none: not a reason to install it alone.
         packages+=(postgresql pgbouncer)
     fi

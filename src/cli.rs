@@ -53,6 +53,10 @@ pub enum Command {
     Drain(DrainArgs),
     /// Finds the mistakes of a configuration, all of them at once.
     Check(CheckArgs),
+    /// Writes a commented configuration and a profile to begin with.
+    ///
+    /// The profile, which says how to reach the database, can be read by its owner only. What is there already is left as it is.
+    Init(InitArgs),
     /// Serves a WebSocket feed on this machine, for trying and testing without a network.
     Feed(FeedArgs),
     /// Runs the whole pipeline on this machine and proves that every message is a row exactly once.
@@ -76,6 +80,7 @@ impl Command {
             Self::Run(_)
             | Self::Drain(_)
             | Self::Check(_)
+            | Self::Init(_)
             | Self::Feed(_)
             | Self::Completions(_)
             | Self::Man(_) => Level::INFO,
@@ -138,6 +143,15 @@ pub struct CheckArgs {
     /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  socket-el init -c feeds/config.yml --profiles feeds/profile.yml")]
+pub struct InitArgs {
+    /// The configuration and the profiles.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Arguments of `demo`.

@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod drain;
+mod init;
 mod run;
 mod signals;
 
@@ -52,6 +53,7 @@ async fn dispatch(command: Command) -> Result<(), RunnerError> {
         Command::Run(args) => run::run(&args, stop).await,
         Command::Drain(args) => drain::drain(&args, stop).await,
         Command::Check(args) => check::check(&args).await,
+        Command::Init(args) => init::init(&args.config),
         Command::Feed(args) => feed::run(args, stop).await,
         Command::Demo(args) => demo::demo(&args, stop).await,
         Command::Completions(args) => print(Ok(manual::completions(&args, Cli::command()))),

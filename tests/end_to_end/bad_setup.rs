@@ -185,3 +185,29 @@ async fn a_stage_of_a_newer_version_is_refused_and_left_as_it_is() {
     says(&engine, &["tmp", "format version 2"]);
     assert!(workspace.path().join("tmp/g-0").is_dir());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_writes_what_check_accepts_for_its_owner_only_and_never_overwrites() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let workspace = Workspace::direct(&Database::shared().await);
+    fs::remove_file(workspace.path().join("profile.yml")).unwrap();
+    let config = workspace.path().join("config.yml");
+    let profile = workspace.path().join(".socket_el/profile.yml");
+    let mut first = workspace.start(&["init"]);
+    first.ends_with(0).await;
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&profile), 0o600);
+    assert_eq!(mode(profile.parent().unwrap()), 0o700);
+    let mut check = workspace.start(&["check"]);
+    check.ends_with(0).await;
+    assert!(!check.stderr().contains("WARN"), "{}", check.stderr());
+
+    fs::write(&config, "runners: []\n").unwrap();
+    fs::remove_file(&profile).unwrap();
+    let mut second = workspace.start(&["init"]);
+    second.ends_with(0).await;
+    assert!(second.stdout().contains("left as it is"), "{}", second.stdout());
+    assert_eq!(fs::read_to_string(&config).unwrap(), "runners: []\n");
+    assert!(profile.exists());
+}

@@ -12,6 +12,7 @@ mod delivery;
 mod kills;
 mod outages;
 mod owners;
+mod readme;
 mod recipes;
 mod recorded_feeds;
 mod replays;

@@ -128,6 +128,12 @@ impl Profiles {
         }
     }
 
+    /// The file, whether it is there or not; `None` when there is no place to look at.
+    #[must_use]
+    pub fn place(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The profile of this name.
     ///
     /// # Errors
