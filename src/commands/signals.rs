@@ -1,10 +1,17 @@
 //! SIGINT and SIGTERM: the first asks for a clean stop, the second ends the process at once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::exit::{ExitReason, RunnerError};
+
+/// `timeout` of coreutils and some supervisors signal a process and then its group: what comes so soon after the first signal is
+/// the same wish. A person who asks twice takes longer.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// Cancels `stop` on the first SIGINT or SIGTERM; a second one ends the process with code 1.
 ///
@@ -23,6 +30,12 @@ pub(super) fn cancel_on_signal(stop: CancellationToken) -> Result<(), RunnerErro
         };
         info!("{} received", next().await);
         stop.cancel();
+        let echoes = async {
+            loop {
+                next().await;
+            }
+        };
+        let Err(_) = timeout(ECHO, echoes).await;
         warn!(
             "{} received again: ending at once; what was staged is safe",
             next().await

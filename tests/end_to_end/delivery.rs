@@ -98,3 +98,20 @@ async fn messages_of_a_slow_feed_do_not_wait_for_a_full_batch() {
     }
     engine.stops_cleanly().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_comes_twice_at_once_is_one_wish_to_stop() {
+    let workspace = Workspace::direct(&Database::shared().await);
+    let source = Source::start().await;
+    workspace.write_config(&config(&[("websocket_1", &source.url())], ""));
+    let mut engine = workspace.run();
+    engine.until_logged("connected to the database").await;
+    // Two of a kind might be one by the time they arrive.
+    engine.interrupt();
+    engine.stops_cleanly().await;
+    assert!(
+        !engine.stderr().contains("received again"),
+        "{}",
+        engine.last_words()
+    );
+}

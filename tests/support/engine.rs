@@ -159,6 +159,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
+    /// Asks it to stop, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
     /// Asks it to stop, and demands that it ends well.
     pub(crate) async fn stops_cleanly(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
