@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::RunnerError;
 use crate::record::{Offset, Timestamp};
-use crate::stage::SharedStage;
 use crate::stage::path::StagePath;
+use crate::stage::{SharedStage, StageError};
 use crate::stats::ProducerStats;
 
 /// The stage of a producer that something is done about.
@@ -25,6 +25,20 @@ pub struct Scope {
     pub path: Arc<dyn StagePath>,
     /// The stage.
     pub stage: SharedStage,
+}
+
+impl Scope {
+    /// The stage's durable head, asked for now: what the stage itself says of it may be some milliseconds old when an engine has it
+    /// open, and older than a cursor that was read since.
+    ///
+    /// # Errors
+    /// When the engine that has the stage open can't be asked.
+    pub async fn head(&self) -> Result<Offset, StageError> {
+        let summary = self.path.summary().await?;
+        let seen = self.stage.bounds().head;
+        let now = summary.stage(self.stage.name()).map(|stage| stage.bounds.head);
+        Ok(now.map_or(seen, |now| now.max(seen)))
+    }
 }
 
 /// What is to be delivered again.

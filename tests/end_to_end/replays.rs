@@ -117,6 +117,16 @@ async fn a_dropped_table_gets_every_row_back_beside_a_running_engine_and_beside_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_planned_beside_an_engine_whose_cursor_moves_while_one_asks() {
+    let stage = Delivered::start("").await;
+    for _ in 0..20 {
+        stage.source.release(STEP);
+        let asked = ["replay", "websocket_1", "--all", "--into", "again", "--dry-run"];
+        stage.inspect(&asked, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_deleted_at_random_come_back_where_metadata_tells_them() {
     let mut stage = Delivered::start("metadata: true").await;
     stage.gets_a_step(2 * STEP).await;

@@ -159,11 +159,15 @@ impl Beginning {
         cursor: Offset,
         (marked, received_from): (Option<super::decide::Marked>, Option<Timestamp>),
     ) -> Result<(ReplayRow, u64), OperateError> {
-        if cursor > self.bounds.head {
+        let head = if cursor > self.bounds.head {
+            scope.head().await?
+        } else {
+            self.bounds.head
+        };
+        if cursor > head {
             return Err(OperateError::Refused(format!(
-                "the cursor in the database stands at offset {cursor}, beyond the stage's head at {}: the stage is older than the \
-                 cursor. Start the engine, which tells what to do",
-                self.bounds.head
+                "the cursor in the database stands at offset {cursor}, beyond the stage's head at {head}: the stage is older than the \
+                 cursor. Start the engine, which tells what to do"
             )));
         }
         let to = self.to.min(cursor);
