@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use socket_el::private_postgres::{Options, PrivatePostgres};
-use socket_el::producer::postgres::table::{CopyRows, Encoded, Mapping, Table, TableOptions, When};
+use socket_el::producer::postgres::table::{CopyRows, Encoded, Mapping, Router, RouterOptions};
 use socket_el::record::{Message, Offset, Timestamp};
 use tokio_postgres::NoTls;
 
@@ -75,38 +75,32 @@ fn benchmark(criterion: &mut Criterion) {
         ("nested", nested),
     ] {
         let messages: Vec<_> = (0..MESSAGES).map(make).collect();
-        let mut table = Table::new(TableOptions {
-            schema: "public".to_owned(),
-            table: name.to_owned(),
-            stage: "bench".to_owned(),
-            when: When::default(),
-            mapping: Mapping::default(),
-        });
-        let mut rows = CopyRows::new();
-        let encode = |table: &mut Table, rows: &mut CopyRows| {
-            rows.clear();
+        let options = RouterOptions::single("public", "bench", name, Mapping::default());
+        let mut router = Router::new(options);
+        let mut rows = [CopyRows::new()];
+        let encode = |router: &mut Router, rows: &mut [CopyRows]| {
+            rows[0].clear();
             let mut last = Encoded::NeedsSchema;
             for (index, message) in messages.iter().enumerate() {
                 let message = Message {
                     payload: message.as_bytes(),
                     received_at: Timestamp::from_micros(0),
                 };
-                last = table.encode(Offset::new(index as u64), message, rows);
+                last = router.encode(Offset::new(index as u64), message, rows);
             }
             last
         };
-        encode(&mut table, &mut rows);
-        let change = table.wanted_change().unwrap();
-        runtime.block_on(table.apply(&mut client, change)).unwrap();
-        assert_eq!(encode(&mut table, &mut rows), Encoded::Rows(1));
+        encode(&mut router, &mut rows);
+        runtime.block_on(router.mend(&mut client, true)).unwrap();
+        assert_eq!(encode(&mut router, &mut rows), Encoded::Rows(1));
         let bytes: usize = messages.iter().map(String::len).sum();
         println!(
             "{name}: {} bytes a message, {} bytes a tuple",
             bytes as u64 / MESSAGES,
-            rows.bytes().len() as u64 / MESSAGES
+            rows[0].bytes().len() as u64 / MESSAGES
         );
         group.throughput(Throughput::Elements(MESSAGES));
-        group.bench_function(name, |bencher| bencher.iter(|| encode(&mut table, &mut rows)));
+        group.bench_function(name, |bencher| bencher.iter(|| encode(&mut router, &mut rows)));
     }
     group.finish();
 }

@@ -53,8 +53,11 @@ pub struct ProducerStats {
     pub delivered: Counter,
     /// Messages among them that the mapping leaves out (`when`, an empty list of records).
     pub ignored: Counter,
-    /// Rows committed.
+    /// Rows committed: added or, with `on_conflict`, updated.
     pub rows: Counter,
+    /// Rows that gave way to another of their key: to one that stood before, or that came later in the same transaction
+    /// (`on_conflict`).
+    pub conflicts: Counter,
     /// Messages that became dead letters.
     pub dead_letters: Counter,
     /// Values that did not fit their column and stand in `_extra`.

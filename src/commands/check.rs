@@ -1,4 +1,5 @@
-//! `socket-el check`: validates a configuration and, with `--connect`, tries everything that it names.
+//! `socket-el check`: validates a configuration, and says what would be made or, with `--connect`, tries everything that it
+//! names.
 
 use serde::Serialize;
 
@@ -38,6 +39,17 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), RunnerError> {
                 runner.name.clone(),
                 outcome.map(|lines| lines.join("\n")),
             ));
+        }
+    } else {
+        for runner in &config.producers {
+            let outcome = runner.producer.foresee(&runner.depends_on);
+            if outcome.is_err() {
+                worst.get_or_insert(ExitReason::Configuration);
+            }
+            let outcome = outcome.map(|lines| lines.join("\n"));
+            if outcome.as_deref() != Ok("") {
+                findings.push(finding(runner.name.clone(), outcome));
+            }
         }
     }
     let (consumers, producers) = (config.consumers.len(), config.producers.len());

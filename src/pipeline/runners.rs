@@ -46,6 +46,7 @@ impl PipelineStats {
                 delivered = stats.delivered.get(),
                 ignored = stats.ignored.get(),
                 rows = stats.rows.get(),
+                conflicts = stats.conflicts.get(),
                 dead_letters = stats.dead_letters.get(),
                 extra_values = stats.extra_values.get(),
                 discarded_values = stats.discarded_values.get(),

@@ -27,6 +27,15 @@ pub trait Producer: Send + Sync {
     /// Only for what the operator must mend, or when a stage has failed: the whole process then stops.
     async fn run(self: Box<Self>, context: ProducerContext) -> Result<(), RunnerError>;
 
+    /// What it makes in its sink for these stages, as far as the configuration tells (`check`); a line each.
+    ///
+    /// # Errors
+    /// In words: what can't be meant.
+    fn foresee(&self, stages: &[String]) -> Result<Vec<String>, String> {
+        let _ = stages;
+        Ok(Vec::new())
+    }
+
     /// Tries the sink once (`check --connect`) and says what it found and what it would do, a line each.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub struct ReplayWish {
     pub from: Offset,
     /// Before which message it ends, if not with the last one that was delivered.
     pub to: Option<Offset>,
-    /// The table to deliver into, if not the producer's own.
+    /// The table to deliver into, if not the producer's own; `{table}` in it stands for the name of each of these.
     pub into_table: Option<String>,
     /// Whether rows may stand twice.
     pub allow_duplicates: bool,
@@ -64,8 +64,15 @@ pub enum Doubles {
     NoneThere,
     /// The table was made anew after these messages; the replay ends where its rows begin.
     MadeLater,
+    /// The table has had its rows since it was made, and gets none.
+    HasAll,
     /// Offsets that stand in the table are left out.
     LeftOut,
+    /// A row that stands stays, and one of the same key is left out (`on_conflict: { action: ignore }`).
+    FirstOfKey,
+    /// A row takes the place of one of the same key (`on_conflict: { action: update }`). The replay goes on to where the
+    /// producer stands at its end, so that the last message of each key is what stands.
+    LastOfKey,
     /// It is not.
     Allowed,
 }
@@ -73,8 +80,8 @@ pub enum Doubles {
 /// What a replay is going to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplayPlan {
-    /// The table, quoted for SQL.
-    pub table: String,
+    /// The tables.
+    pub tables: Vec<TablePlan>,
     /// The first offset.
     pub from: Offset,
     /// Where it stands: equal to `from`, or further on when it is resumed.
@@ -87,17 +94,34 @@ pub struct ReplayPlan {
     pub received_first: Option<Timestamp>,
     /// When the last of them was received.
     pub received_last: Option<Timestamp>,
-    /// Messages among them that stand in the table already.
-    pub standing: u64,
     /// Messages among them that stand as dead letters. They are left out: `dead-letters retry` delivers them.
     pub dead_letters: u64,
+}
+
+/// What a replay is going to do to a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TablePlan {
+    /// Its name, quoted for SQL.
+    pub table: String,
+    /// The offset after the last that may become rows of it.
+    pub until: Offset,
     /// What becomes of rows that would stand twice.
     pub doubles: Doubles,
+    /// Messages of the replay that stand in the table already.
+    pub standing: u64,
     /// When the table was made anew, if that is what the end comes from.
     pub made_at: Option<String>,
 }
 
-impl fmt::Display for ReplayPlan {
+impl ReplayPlan {
+    /// Messages that stand in one of the tables already.
+    #[must_use]
+    pub fn standing(&self) -> u64 {
+        self.tables.iter().map(|table| table.standing).sum()
+    }
+}
+
+impl fmt::Display for TablePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.doubles {
             Doubles::NoneThere => f.write_str("no row stands twice: the table holds none yet"),
@@ -107,17 +131,41 @@ impl fmt::Display for ReplayPlan {
                 self.made_at
                     .as_deref()
                     .map_or(String::new(), |at| format!(" at {at}")),
-                self.to
+                self.until
             ),
+            Doubles::HasAll => {
+                f.write_str("no row stands twice: the table has had its rows since it was made, and gets none")
+            }
             Doubles::LeftOut => write!(
                 f,
                 "no row stands twice: offsets that stand in the table are left out ({} messages)",
                 self.standing
             ),
+            Doubles::FirstOfKey => {
+                f.write_str("no row stands twice: rows whose key stands in the table are left out")
+            }
+            Doubles::LastOfKey => f.write_str(
+                "no row stands twice: rows take the place of those of the same key. Until the replay has come to where the producer \
+                 stands, rows may be set back to what older messages say",
+            ),
             Doubles::Allowed => {
                 f.write_str("rows that stand in the table already will stand twice, as was asked for")
             }
         }
+    }
+}
+
+impl fmt::Display for ReplayPlan {
+    /// A line for each table, with its name where there are several.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, table) in self.tables.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            match self.tables.len() {
+                1 => write!(f, "{end}{table}")?,
+                _ => write!(f, "{end}{}: {table}", table.table)?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -172,7 +172,11 @@ fn describe(plan: &ReplayPlan, scope: &Scope, asked_from: Option<u64>) -> String
         "{} by {} into {}: offsets {}..{}, {} messages from {} to {}\n{plan}\n",
         scope.stage.name(),
         scope.producer,
-        plan.table,
+        plan.tables
+            .iter()
+            .map(|table| table.table.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
         plan.next,
         plan.to,
         human_count(plan.messages),
@@ -202,7 +206,7 @@ async fn deliver(
     mut stopping: Stopping,
 ) -> Result<(), RunnerError> {
     let (stats, stop) = (Arc::new(ProducerStats::default()), CancellationToken::new());
-    let bar = bar_over(plan.messages.saturating_sub(plan.standing));
+    let bar = bar_over(plan.messages.saturating_sub(plan.standing()));
     let mut work = operations.replay(scope, Arc::clone(&stats), stop.clone());
     let ended = loop {
         tokio::select! {

@@ -6,4 +6,5 @@ mod columns;
 mod mapping;
 mod others;
 mod rig;
+mod routes;
 mod values;

@@ -405,7 +405,7 @@ async fn a_table_that_nothing_can_make_is_refused_with_what_to_do() {
     .await;
     rig.deliver(&[r#"{"a":1}"#]).await;
     rig.client.batch_execute("DROP TABLE feed.t").await.unwrap();
-    let error = rig.table.load(&rig.client).await.unwrap_err().to_string();
+    let error = rig.load().await.unwrap_err().to_string();
     assert!(
         error.contains("does not exist") && error.contains("declare its columns"),
         "{error}"

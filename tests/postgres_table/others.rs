@@ -1,9 +1,8 @@
 //! What others do to the table, made and changed by them, while it is used.
 
-use socket_el::producer::postgres::table::{CopyRows, Encoded, Table, TableError};
-use socket_el::record::Offset;
+use socket_el::producer::postgres::table::{CopyRows, Encoded, Router, TableError};
 
-use crate::rig::{Rig, connect, options, payload, query};
+use crate::rig::{Rig, connect, encode, options, query};
 
 #[tokio::test]
 async fn a_column_that_is_renamed_by_hand_keeps_its_key() {
@@ -14,7 +13,7 @@ async fn a_column_that_is_renamed_by_hand_keeps_its_key() {
         .await
         .unwrap();
     assert!(!rig.fingerprint_matches().await);
-    rig.table.load(&rig.client).await.unwrap();
+    rig.load().await.unwrap();
     rig.deliver(&[r#"{"p":2}"#]).await;
     assert_eq!(rig.columns().await, ["price bigint"]);
     assert_eq!(rig.query("SELECT * FROM feed.t").await, ["1", "2"]);
@@ -62,10 +61,10 @@ async fn the_fingerprint_notices_what_others_do_to_the_table() {
         rig.client.batch_execute(change).await.unwrap();
         assert!(!rig.fingerprint_matches().await, "{change}");
         if change.contains("UNLOGGED") {
-            assert!(rig.table.load(&rig.client).await.is_err());
+            assert!(rig.load().await.is_err());
             continue;
         }
-        rig.table.load(&rig.client).await.unwrap();
+        rig.load().await.unwrap();
         assert!(rig.fingerprint_matches().await, "{change}");
     }
 }
@@ -75,14 +74,11 @@ async fn rows_of_an_earlier_layout_are_refused() {
     let mut rig = Rig::new("").await;
     rig.deliver(&[r#"{"a":1}"#]).await;
     let mut rows = CopyRows::new();
-    let message = payload(br#"{"a":1}"#);
+    let message = r#"{"a":1}"#;
+    assert_eq!(rig.encode(0, message, &mut rows), Encoded::Rows(1));
+    rig.load().await.unwrap();
     assert_eq!(
-        rig.table.encode(Offset::ZERO, message, &mut rows),
-        Encoded::Rows(1)
-    );
-    rig.table.load(&rig.client).await.unwrap();
-    assert_eq!(
-        rig.table.encode(Offset::ZERO, message, &mut rows),
+        rig.encode(0, message, &mut rows),
         Encoded::Rows(1),
         "the layout is the same"
     );
@@ -90,18 +86,12 @@ async fn rows_of_an_earlier_layout_are_refused() {
         .batch_execute("ALTER TABLE feed.t ALTER COLUMN a TYPE double precision")
         .await
         .unwrap();
-    rig.table.load(&rig.client).await.unwrap();
-    assert_eq!(
-        rig.table.encode(Offset::ZERO, message, &mut rows),
-        Encoded::NeedsSchema
-    );
-    assert!(rig.table.wanted_change().is_none());
+    rig.load().await.unwrap();
+    assert_eq!(rig.encode(0, message, &mut rows), Encoded::NeedsSchema);
+    assert!(rig.table().wanted_change().is_none());
     assert_eq!(rows.len(), 2, "nothing was added");
     rows.clear();
-    assert_eq!(
-        rig.table.encode(Offset::ZERO, message, &mut rows),
-        Encoded::Rows(1)
-    );
+    assert_eq!(rig.encode(0, message, &mut rows), Encoded::Rows(1));
 }
 
 #[tokio::test]
@@ -110,9 +100,7 @@ async fn a_dropped_table_is_made_again_and_says_from_where_it_holds_rows() {
     rig.deliver(&[r#"{"a":1}"#, r#"{"a":2}"#]).await;
     // Dropped between the finding of a new key and the change.
     let mut rows = CopyRows::new();
-    let answer = rig
-        .table
-        .encode(Offset::new(2), payload(br#"{"a":3,"b":1}"#), &mut rows);
+    let answer = rig.encode(2, r#"{"a":3,"b":1}"#, &mut rows);
     assert_eq!(answer, Encoded::NeedsSchema);
     rig.client.batch_execute("DROP TABLE feed.t").await.unwrap();
     rig.deliver(&[r#"{"a":3,"b":1}"#]).await;
@@ -127,28 +115,22 @@ async fn a_dropped_table_is_made_again_and_says_from_where_it_holds_rows() {
 async fn two_engines_that_want_the_same_change_make_it_once() {
     let mut one = Rig::new("").await;
     let mut client = connect(&one.database).await;
-    let mut two = Table::new(options(false));
-    two.load(&client).await.unwrap();
+    let mut two = Router::new(options(false));
+    two.mend(&mut client, false).await.unwrap();
     for message in [r#"{"a":1}"#, r#"{"a":1,"b":"x"}"#, r#"{"a":1.5,"b":"x"}"#] {
         let mut rows = CopyRows::new();
-        assert_eq!(
-            two.encode(Offset::ZERO, payload(message.as_bytes()), &mut rows),
-            Encoded::NeedsSchema
-        );
-        let change = two.wanted_change().unwrap();
+        assert_eq!(encode(&mut two, 0, message, &mut rows), Encoded::NeedsSchema);
+        let change = two.tables()[0].wanted_change().unwrap();
         one.deliver(&[message]).await;
-        two.apply(&mut client, change).await.unwrap();
-        assert_eq!(
-            two.encode(Offset::ZERO, payload(message.as_bytes()), &mut rows),
-            Encoded::Rows(1)
-        );
+        two.tables_mut()[0].apply(&mut client, change).await.unwrap();
+        assert_eq!(encode(&mut two, 0, message, &mut rows), Encoded::Rows(1));
     }
     assert_eq!(one.columns().await, ["a double precision", "b text"]);
 }
 
 #[tokio::test]
 async fn targets_whose_rows_do_not_last_and_what_is_no_table_are_refused() {
-    let rig =
+    let mut rig =
         Rig::new("CREATE SCHEMA feed; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w")
             .await;
     for (setup, drop, word) in [
@@ -167,7 +149,7 @@ async fn targets_whose_rows_do_not_last_and_what_is_no_table_are_refused() {
         ("CREATE TABLE feed.t (_extra int)", "TABLE", "_extra"),
     ] {
         rig.client.batch_execute(setup).await.unwrap();
-        let error = Table::new(options(false)).load(&rig.client).await.unwrap_err();
+        let error = rig.load().await.unwrap_err();
         assert!(error.to_string().contains(word), "{setup}: {error}");
         rig.client
             .batch_execute(&format!("DROP {drop} feed.t"))
@@ -184,19 +166,14 @@ async fn a_lock_that_others_hold_is_named_with_their_pid() {
     holder.batch_execute("BEGIN; SELECT * FROM feed.t").await.unwrap();
     let pid = query(&holder, "SELECT pg_backend_pid()").await;
     let mut rows = CopyRows::new();
-    rig.table
-        .encode(Offset::new(1), payload(br#"{"b":1}"#), &mut rows);
-    let change = rig.table.wanted_change().unwrap();
-    let error = rig
-        .table
-        .apply(&mut rig.client, change.clone())
-        .await
-        .unwrap_err();
+    rig.encode(1, r#"{"b":1}"#, &mut rows);
+    let change = rig.table().wanted_change().unwrap();
+    let error = rig.apply(change.clone()).await.unwrap_err();
     assert!(
         matches!(&error, TableError::Locked { blocking, .. } if blocking[0].to_string() == pid[0]),
         "{error}"
     );
     holder.batch_execute("COMMIT").await.unwrap();
-    rig.table.apply(&mut rig.client, change).await.unwrap();
+    rig.apply(change).await.unwrap();
     assert_eq!(rig.columns().await, ["a bigint", "b bigint"]);
 }

@@ -8,7 +8,9 @@ use futures_util::SinkExt;
 use socket_el::config::{Section, Variables};
 use socket_el::private_postgres::{Options, PrivatePostgres};
 use socket_el::producer::postgres::PostgresOptions;
-use socket_el::producer::postgres::table::{CopyRows, Encoded, Mapping, Table, TableOptions, When};
+use socket_el::producer::postgres::table::{
+    CopyRows, Encoded, Mapping, Router, RouterOptions, SchemaChange, Table, TableError,
+};
 use socket_el::record::{Message, Offset, Timestamp};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -17,11 +19,11 @@ static CLUSTER: OnceLock<PrivatePostgres> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 const RECEIVED_AT: Timestamp = Timestamp::from_micros(1_700_000_000_123_456);
 
-/// A database of its own, and one target table in it.
+/// A database of its own, and the target tables of a stage in it: most often one.
 pub(crate) struct Rig {
     pub(crate) database: String,
     pub(crate) client: Client,
-    pub(crate) table: Table,
+    pub(crate) router: Router,
     next: u64,
 }
 
@@ -50,26 +52,47 @@ impl Rig {
         Self::with_options(setup, mapped(keys)).await
     }
 
-    async fn with_options(setup: &str, options: TableOptions) -> Self {
+    async fn with_options(setup: &str, options: RouterOptions) -> Self {
         let cluster = cluster();
         let database = format!("table_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         cluster.create_database(&database).await.unwrap();
-        let client = connect(&database).await;
+        let mut client = connect(&database).await;
         client.batch_execute(setup).await.unwrap();
-        let mut table = Table::new(options);
-        table.load(&client).await.unwrap();
+        let mut router = Router::new(options);
+        router.mend(&mut client, false).await.unwrap();
         Self {
             database,
             client,
-            table,
+            router,
             next: 0,
         }
     }
 
+    /// The only table.
+    pub(crate) fn table(&self) -> &Table {
+        let [table] = self.router.tables() else {
+            panic!("there are several tables");
+        };
+        table
+    }
+
+    pub(crate) async fn load(&mut self) -> Result<(), TableError> {
+        self.router.mend(&mut self.client, false).await
+    }
+
+    /// Encodes one message for the only table.
+    pub(crate) fn encode(&mut self, offset: u64, text: &str, rows: &mut CopyRows) -> Encoded {
+        encode(&mut self.router, offset, text, rows)
+    }
+
+    pub(crate) async fn apply(&mut self, change: SchemaChange) -> Result<(), TableError> {
+        self.router.tables_mut()[0].apply(&mut self.client, change).await
+    }
+
     /// A table state as after a restart.
     pub(crate) async fn restart(&mut self) {
-        self.table = Table::new(options(false));
-        self.table.load(&self.client).await.unwrap();
+        self.router = Router::new(options(false));
+        self.load().await.unwrap();
     }
 
     /// Delivers messages as a session does, all of which become rows, and returns how many of their values went to
@@ -83,12 +106,12 @@ impl Rig {
     /// Delivers messages as a session does, and tells what became of them.
     pub(crate) async fn deliver_all(&mut self, messages: &[&str]) -> Delivered {
         for _ in 0..5 {
-            let mut rows = CopyRows::new();
+            let mut rows: Vec<_> = self.router.tables().iter().map(|_| CopyRows::new()).collect();
             let mut changes = false;
             let mut delivered = Delivered::default();
             for (index, message) in messages.iter().enumerate() {
                 let offset = Offset::new(self.next + index as u64);
-                match self.table.encode(offset, payload(message.as_bytes()), &mut rows) {
+                match self.router.encode(offset, payload(message.as_bytes()), &mut rows) {
                     Encoded::Rows(_) => {}
                     Encoded::NeedsSchema => changes = true,
                     Encoded::Ignored => delivered.ignored += 1,
@@ -99,20 +122,25 @@ impl Rig {
             }
             if !changes {
                 self.next += messages.len() as u64;
-                assert_eq!(self.copy(&rows).await.unwrap(), rows.len() as u64);
-                delivered.rows = rows.len();
-                delivered.extra_values = rows.extra_values();
-                delivered.discarded_values = rows.discarded_values();
+                for (table, rows) in self.router.tables().iter().zip(&rows) {
+                    let stored = self.copy(table, rows).await.unwrap();
+                    assert_eq!(stored, rows.len() as u64);
+                    delivered.rows += rows.len();
+                    delivered.extra_values += rows.extra_values();
+                    delivered.discarded_values += rows.discarded_values();
+                }
                 return delivered;
             }
-            let change = self.table.wanted_change().unwrap();
-            self.table.apply(&mut self.client, change).await.unwrap();
+            self.router.mend(&mut self.client, true).await.unwrap();
         }
         panic!("the table never became what the messages want");
     }
 
-    async fn copy(&self, rows: &CopyRows) -> Result<u64, tokio_postgres::Error> {
-        let sink = self.client.copy_in(&self.table.copy_sql()).await?;
+    async fn copy(&self, table: &Table, rows: &CopyRows) -> Result<u64, tokio_postgres::Error> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let sink = self.client.copy_in(table.loading().copy_sql()).await?;
         let mut sink = Box::pin(sink);
         let mut data = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
         data.extend_from_slice(rows.bytes());
@@ -136,35 +164,36 @@ impl Rig {
     }
 
     pub(crate) async fn fingerprint_matches(&self) -> bool {
-        let answer = self.query(&self.table.fingerprint_sql()).await;
+        let answer = self.query(&self.table().fingerprint_sql()).await;
         let fingerprint = answer.first().map(String::as_str).filter(|text| *text != "~");
-        self.table.fingerprint_matches(fingerprint)
+        self.table().fingerprint_matches(fingerprint)
     }
 }
 
-pub(crate) fn options(metadata: bool) -> TableOptions {
-    TableOptions {
-        schema: "feed".to_owned(),
-        table: "t".to_owned(),
-        stage: "websocket_1".to_owned(),
-        when: When::default(),
-        mapping: Mapping {
-            metadata,
-            ..Mapping::default()
-        },
-    }
+pub(crate) fn options(metadata: bool) -> RouterOptions {
+    let mapping = Mapping {
+        metadata,
+        ..Mapping::default()
+    };
+    RouterOptions::single("feed", "websocket_1", "t", mapping)
 }
 
-fn mapped(keys: &str) -> TableOptions {
-    let read = Section::read_text(keys, &Variables::default(), |section| {
+fn mapped(keys: &str) -> RouterOptions {
+    let table = if keys.contains("routes:") {
+        ""
+    } else {
+        "table: t\n"
+    };
+    let read = Section::read_text(&format!("{table}{keys}"), &Variables::default(), |section| {
         PostgresOptions::read(section, "postgres")
     });
     let read = read.unwrap_or_else(|error| panic!("{error}")).unwrap();
-    TableOptions {
-        when: read.when,
-        mapping: read.mapping,
-        ..options(false)
-    }
+    read.for_stage("feed", "websocket_1").unwrap()
+}
+
+pub(crate) fn encode(router: &mut Router, offset: u64, text: &str, rows: &mut CopyRows) -> Encoded {
+    let message = payload(text.as_bytes());
+    router.encode(Offset::new(offset), message, std::slice::from_mut(rows))
 }
 
 fn cluster() -> &'static PrivatePostgres {
@@ -183,7 +212,7 @@ pub(crate) async fn connect(database: &str) -> Client {
     client
 }
 
-pub(crate) fn payload(payload: &[u8]) -> Message<'_> {
+fn payload(payload: &[u8]) -> Message<'_> {
     Message {
         payload,
         received_at: RECEIVED_AT,

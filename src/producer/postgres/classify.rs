@@ -195,8 +195,9 @@ fn action_for_sqlstate(sqlstate: &str) -> Action {
             _ => Action::Hold,
         },
         Class::SyntaxErrorOrAccessRuleViolation => match sqlstate {
-            // undefined_table, undefined_column, datatype_mismatch, duplicate_table, duplicate_column.
-            "42P01" | "42703" | "42804" | "42P07" | "42701" => Action::Reload,
+            // undefined_table, undefined_column, datatype_mismatch, duplicate_table, duplicate_column; invalid_column_reference is
+            // what a unique index is missed by that on_conflict needs.
+            "42P01" | "42703" | "42804" | "42P07" | "42701" | "42P10" => Action::Reload,
             _ => Action::Hold,
         },
         // A trigger or function of the operator's, our own mistake, or something that only rights and settings cause.
@@ -273,7 +274,10 @@ mod tests {
                     "28000", "28P01", "3D000", "3F000", "42501", "0A000", "XX000", "XX001",
                 ],
             ),
-            (Action::Reload, &["42P01", "42703", "42804", "42P07", "42701"]),
+            (
+                Action::Reload,
+                &["42P01", "42703", "42804", "42P07", "42701", "42P10"],
+            ),
             (Action::ReloadOnce, &["22P03", "22P04"]),
             (
                 Action::Poison,

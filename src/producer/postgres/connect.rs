@@ -186,14 +186,17 @@ impl Delivery {
         let Some(at) = announce(lane, beginning) else {
             return Ok(());
         };
-        if let (Beginning::Redeliver { from, .. }, Some(session), Some(table)) =
-            (beginning, &self.session, &lane.table)
+        if let (Beginning::Redeliver { from, .. }, Some(session), Some(router)) =
+            (beginning, &self.session, &lane.router)
         {
-            let noted = made::lower(&session.client, &self.tables, &lane.key, table.name_sql(), from).await;
-            if let Err(error) = noted {
-                lane.needs_claim = true;
-                self.claim_failed(index, &error).await;
-                return Ok(());
+            for table in router.tables() {
+                let noted =
+                    made::lower(&session.client, &self.tables, &lane.key, table.name_sql(), from).await;
+                if let Err(error) = noted {
+                    lane.needs_claim = true;
+                    self.claim_failed(index, &error).await;
+                    return Ok(());
+                }
             }
         }
         let lane = &mut self.lanes[index];

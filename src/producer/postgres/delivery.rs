@@ -11,7 +11,8 @@ use super::PostgresOptions;
 use super::cursor::OwnTables;
 use super::lane::{Lane, TableWork, stage_failed};
 use super::session::{Session, Timing};
-use super::table::{CopyRows, TableError};
+use super::spare::Spare;
+use super::table::TableError;
 use super::target::Target;
 use super::transaction::{self, Failure, Prepared};
 use crate::backoff::Backoff;
@@ -40,8 +41,7 @@ pub(super) struct Delivery {
     pub(super) next: Option<Prepared>,
     /// The lane whose turn it is.
     turn: usize,
-    /// Buffers to be used again.
-    spare: Vec<CopyRows>,
+    spare: Spare,
 }
 
 /// Whether the loop goes on.
@@ -56,13 +56,14 @@ impl Delivery {
         options: &PostgresOptions,
         timing: Timing,
         context: ProducerContext,
-    ) -> Self {
+    ) -> Result<Self, RunnerError> {
         let lanes = context
             .stages
             .iter()
             .map(|stage| Lane::new(stage.clone(), &context.name, target.schema(), options, &timing))
-            .collect();
-        Self {
+            .collect::<Result<_, String>>()
+            .map_err(|error| RunnerError::new(ExitReason::Configuration, error))?;
+        Ok(Self {
             tables: OwnTables::new(target.schema()),
             target,
             timing,
@@ -76,8 +77,8 @@ impl Delivery {
             trouble: None,
             next: None,
             turn: 0,
-            spare: Vec::new(),
-        }
+            spare: Spare::default(),
+        })
     }
 
     /// Delivers until it is told to stop, or everything is delivered and that was all that was asked for.
@@ -110,7 +111,7 @@ impl Delivery {
 
     /// One transaction, or waiting for something to do.
     async fn step(&mut self) -> Result<Step, RunnerError> {
-        let prepared = match self.next.take() {
+        let mut prepared = match self.next.take() {
             Some(prepared) => prepared,
             None => match prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare).await? {
                 Some(prepared) => prepared,
@@ -118,21 +119,28 @@ impl Delivery {
             },
         };
         let lane = &mut self.lanes[prepared.lane];
-        let (Some(session), Some(claim), Some(table)) = (&mut self.session, lane.claim, &lane.table) else {
+        let (Some(session), Some(claim), Some(router)) = (&mut self.session, lane.claim, &lane.router) else {
             // Lost meanwhile; what was prepared is void.
             lane.position = lane.cursor;
             return Ok(Step::GoOn);
         };
         let key = lane.key.clone();
-        let opened =
-            transaction::open(session, &self.timing, &self.tables, &key, claim, &prepared, table).await;
+        let opened = transaction::open(
+            session,
+            &self.timing,
+            &self.tables,
+            &key,
+            claim,
+            &prepared,
+            router,
+        )
+        .await;
         if let Err(failure) = opened {
             self.recover(prepared, failure).await?;
             return Ok(Step::GoOn);
         }
-        lane.departing(&prepared);
         let (finished, next) = tokio::join!(
-            transaction::finish(session, &self.timing, &self.tables, &key, claim, &prepared),
+            transaction::finish(session, &self.timing, &self.tables, &key, claim, &mut prepared),
             prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare),
         );
         let (next, stage_error) = match next {
@@ -140,6 +148,7 @@ impl Delivery {
             Err(error) => (None, Some(error)),
         };
         self.next = next;
+        self.lanes[prepared.lane].departed(&prepared);
         match finished {
             Ok(()) => self.settle(prepared).await?,
             Err(failure) => self.recover(prepared, failure).await?,
@@ -148,12 +157,13 @@ impl Delivery {
     }
 
     /// The transaction is committed: acknowledges it.
-    async fn settle(&mut self, mut prepared: Prepared) -> Result<(), RunnerError> {
+    async fn settle(&mut self, prepared: Prepared) -> Result<(), RunnerError> {
         self.all_is_well();
         let lane = &mut self.lanes[prepared.lane];
         lane.committed(&prepared, &self.context.stats);
-        prepared.rows.clear();
-        self.spare.push(prepared.rows);
+        for part in prepared.parts {
+            self.spare.give(part.rows);
+        }
         let acked = lane.stage.ack(&lane.key.producer, prepared.end).await;
         acked.map_err(stage_failed)
     }
@@ -175,17 +185,12 @@ impl Delivery {
 
     async fn mend_table(&mut self, index: usize) -> Result<(), TableError> {
         let lane = &mut self.lanes[index];
-        let (Some(session), Some(table)) = (&mut self.session, &mut lane.table) else {
+        let (Some(session), Some(router)) = (&mut self.session, &mut lane.router) else {
             return Ok(());
         };
-        let change = match lane.work {
-            TableWork::Change => table.wanted_change(),
-            TableWork::Load | TableWork::Nothing => None,
-        };
-        let Some(change) = change else {
-            return table.load(&session.client).await;
-        };
-        table.apply(&mut session.client, change).await
+        router
+            .mend(&mut session.client, lane.work == TableWork::Change)
+            .await
     }
 
     /// Waits until there is something to do.
@@ -275,7 +280,7 @@ impl Delivery {
 async fn prepare_next(
     lanes: &mut [Lane],
     turn: &mut usize,
-    spare: &mut Vec<CopyRows>,
+    spare: &mut Spare,
 ) -> Result<Option<Prepared>, RunnerError> {
     let count = lanes.len();
     for _ in 0..count {

@@ -8,19 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::dead_letter::{DeadLetter, Verdict};
-use super::table::{CopyRows, Encoded, SAMPLE_MESSAGES, Table};
+use super::table::{CopyRows, Encoded, Router, SAMPLE_MESSAGES};
 use crate::record::Offset;
 use crate::stage::StagedBatch;
 
-/// The most rows of one transaction (a last message of several rows may pass it).
+/// The most rows of one transaction, of all its tables together (a last message of several rows may pass it).
 pub(super) const MAX_ROWS: usize = 20_000;
 /// The most bytes of payload, or of encoded rows, of one transaction (its last message may pass it).
 pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// What to encode, and with what.
 pub(super) struct Job {
-    pub(super) table: Table,
-    pub(super) rows: CopyRows,
+    pub(super) router: Router,
+    /// Of each of its tables.
+    pub(super) rows: Vec<CopyRows>,
     pub(super) batches: Vec<Arc<StagedBatch>>,
     /// The first message that is wanted.
     pub(super) from: Offset,
@@ -34,8 +35,9 @@ pub(super) struct Job {
 
 /// What came of a [`Job`]; gives back what it took.
 pub(super) struct Done {
-    pub(super) table: Table,
-    pub(super) rows: CopyRows,
+    pub(super) router: Router,
+    /// Of each of its tables.
+    pub(super) rows: Vec<CopyRows>,
     pub(super) condemned: BTreeMap<Offset, Verdict>,
     pub(super) outcome: Outcome,
 }
@@ -46,24 +48,24 @@ pub(super) enum Outcome {
     Encoded {
         end: Offset,
         messages: u64,
-        /// Those of them that are not for the table.
+        /// Those of them that are not for any table.
         ignored: u64,
         dead_letters: Vec<DeadLetter>,
     },
-    /// The table has to be changed, or its layout loaded again, first. There are no rows.
+    /// A table has to be changed, or its layout loaded again, first. There are no rows.
     NeedsSchema,
 }
 
 impl Job {
     /// Encodes. Takes as long as the CPU needs: never to be called where tasks wait.
     pub(super) fn run(mut self) -> Done {
-        self.rows.clear();
+        self.rows.iter_mut().for_each(CopyRows::clear);
         let outcome = self.encode();
         if matches!(outcome, Outcome::NeedsSchema) {
-            self.rows.clear();
+            self.rows.iter_mut().for_each(CopyRows::clear);
         }
         Done {
-            table: self.table,
+            router: self.router,
             rows: self.rows,
             condemned: self.condemned,
             outcome,
@@ -77,9 +79,9 @@ impl Job {
         let mut dead_letters = Vec::new();
         let mut end = self.next;
         for (offset, message) in left.by_ref() {
-            let full = messages >= self.messages
-                || self.rows.len() >= MAX_ROWS
-                || bytes.max(self.rows.bytes().len()) >= MAX_BYTES;
+            let rows = self.rows.iter().map(CopyRows::len).sum::<usize>();
+            let encoded = self.rows.iter().map(|rows| rows.bytes().len()).sum();
+            let full = messages >= self.messages || rows >= MAX_ROWS || bytes.max(encoded) >= MAX_BYTES;
             if full && messages > 0 {
                 end = offset;
                 break;
@@ -90,7 +92,7 @@ impl Job {
                 dead_letters.push(DeadLetter::new(offset, message, verdict.clone()));
                 continue;
             }
-            match self.table.encode(offset, message, &mut self.rows) {
+            match self.router.encode(offset, message, &mut self.rows) {
                 Encoded::Rows(_) => {}
                 Encoded::Ignored => ignored += 1,
                 Encoded::DeadLetter { reason, record_index } => {
@@ -102,9 +104,9 @@ impl Job {
                     dead_letters.push(DeadLetter::new(offset, message, verdict));
                 }
                 Encoded::NeedsSchema => {
-                    // Those that follow are only looked at, so that one change of the table does for all of them.
+                    // Those that follow are only looked at, so that one change of each table does for all of them.
                     for (offset, message) in left.take(SAMPLE_MESSAGES) {
-                        let _ = self.table.encode(offset, message, &mut self.rows);
+                        let _ = self.router.encode(offset, message, &mut self.rows);
                     }
                     return Outcome::NeedsSchema;
                 }

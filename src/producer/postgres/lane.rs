@@ -13,8 +13,9 @@ use super::dead_letter::Verdict;
 use super::encode::{Done, Job, MAX_BYTES, MAX_ROWS, Outcome};
 use super::made;
 use super::session::Timing;
-use super::table::{CopyRows, Table, TableOptions};
-use super::transaction::Prepared;
+use super::spare::Spare;
+use super::table::{CopyRows, Router, Table};
+use super::transaction::{Part, Prepared};
 use crate::backoff::Backoff;
 use crate::exit::{ExitReason, RunnerError};
 use crate::record::Offset;
@@ -28,14 +29,14 @@ pub(super) const MAX_RELOADS: u32 = 3;
 /// thousand messages, so that one transaction can need a few.
 const MAX_CHANGES: u32 = 100;
 
-/// What has to be done to the table before more is encoded.
+/// What has to be done to the tables before more is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TableWork {
     /// Nothing.
     Nothing,
-    /// Its layout has to be read.
+    /// Their layouts have to be read.
     Load,
-    /// It lacks what the messages need.
+    /// They lack what the messages need.
     Change,
 }
 
@@ -46,6 +47,7 @@ struct InFlight {
     messages: u64,
     ignored: u64,
     rows: u64,
+    conflicts: u64,
     dead_letters: u64,
     extra_values: u64,
     discarded_values: u64,
@@ -56,9 +58,10 @@ pub(super) struct Lane {
     pub(super) stage: SharedStage,
     pub(super) head: watch::Receiver<Offset>,
     pub(super) key: CursorKey,
-    pub(super) table_name: String,
+    /// The names of its tables, for messages.
+    pub(super) tables: String,
     /// Away while it encodes.
-    pub(super) table: Option<Table>,
+    pub(super) router: Option<Router>,
     pub(super) work: TableWork,
     /// `None` until this process has taken the row for the first time.
     pub(super) claim: Option<Claim>,
@@ -94,29 +97,26 @@ impl Lane {
         schema: &str,
         options: &PostgresOptions,
         timing: &Timing,
-    ) -> Self {
-        let name = stage.name().to_owned();
-        let table_name = options.table_for(&name);
-        let mut table = Table::new(TableOptions {
-            schema: schema.to_owned(),
-            table: table_name.clone(),
-            stage: name.clone(),
-            when: options.when.clone(),
-            mapping: options.mapping.clone(),
-        });
+    ) -> Result<Self, String> {
         let key = CursorKey {
             path_id: stage.path_id(),
-            stage: name,
+            stage: stage.name().to_owned(),
             producer: producer.to_owned(),
             into_table: None,
         };
-        table.when_made(made::record_sql(&OwnTables::new(schema), &key, table.name_sql()));
-        Self {
+        let own_tables = OwnTables::new(schema);
+        let mut router = Router::new(options.for_stage(schema, stage.name())?);
+        for table in router.tables_mut() {
+            table.when_made(made::record_sql(&own_tables, &key, table.name_sql()));
+        }
+        let names: Vec<_> = router.tables().iter().map(Table::name_sql).collect();
+        let tables = names.join(", ");
+        Ok(Self {
             head: stage.watch_head(),
             key,
             stage,
-            table_name,
-            table: Some(table),
+            tables,
+            router: Some(router),
             work: TableWork::Load,
             claim: None,
             needs_claim: true,
@@ -134,7 +134,7 @@ impl Lane {
             trouble: None,
             ends_when_held: false,
             ended_by: None,
-        }
+        })
     }
 
     /// Whether it may be tried now.
@@ -171,7 +171,7 @@ impl Lane {
         } else if self.trouble.as_deref() == Some(reason) {
             debug!(stage = self.key.stage, "still held");
         } else {
-            error!(stage = self.key.stage, table = self.table_name, offset = %self.cursor,
+            error!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
                 "delivery of this stage is held, and tried again every {} s: {reason}", self.hold_delay.as_secs());
             self.trouble = Some(reason.to_owned());
         }
@@ -184,7 +184,7 @@ impl Lane {
         if self.trouble.as_deref() == Some(reason) {
             debug!(stage = self.key.stage, reason, "trying again");
         } else {
-            warn!(stage = self.key.stage, table = self.table_name, offset = %self.cursor,
+            warn!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
                 "delivery of this stage is tried again until it works: {reason}");
             self.trouble = Some(reason.to_owned());
         }
@@ -205,16 +205,17 @@ impl Lane {
         self.not_before = None;
     }
 
-    /// The transaction is about to be committed; until its answer comes nobody knows.
-    pub(super) fn departing(&mut self, prepared: &Prepared) {
+    /// The transaction was sent; until its answer comes nobody knows whether it is committed.
+    pub(super) fn departed(&mut self, prepared: &Prepared) {
         self.in_flight = Some(InFlight {
             end: prepared.end,
             messages: prepared.messages,
             ignored: prepared.ignored,
-            rows: prepared.rows.len() as u64,
+            rows: prepared.sum(|rows| rows.len() as u64) - prepared.conflicts,
+            conflicts: prepared.conflicts,
             dead_letters: prepared.dead_letters.len() as u64,
-            extra_values: prepared.rows.extra_values(),
-            discarded_values: prepared.rows.discarded_values(),
+            extra_values: prepared.sum(CopyRows::extra_values),
+            discarded_values: prepared.sum(CopyRows::discarded_values),
         });
     }
 
@@ -230,6 +231,7 @@ impl Lane {
             stats.delivered.add(landed.messages);
             stats.ignored.add(landed.ignored);
             stats.rows.add(landed.rows);
+            stats.conflicts.add(landed.conflicts);
             stats.dead_letters.add(landed.dead_letters);
             stats.extra_values.add(landed.extra_values);
             stats.discarded_values.add(landed.discarded_values);
@@ -276,11 +278,11 @@ impl Lane {
             .clamp(1, MAX_ROWS);
     }
 
-    /// Reads and encodes the next transaction. `None` when there is nothing new, or the table has to be changed first.
+    /// Reads and encodes the next transaction. `None` when there is nothing new, or a table has to be changed first.
     pub(super) async fn prepare(
         &mut self,
         index: usize,
-        spare: &mut Vec<CopyRows>,
+        spare: &mut Spare,
     ) -> Result<Option<Prepared>, RunnerError> {
         let from = self.position;
         self.head.borrow_and_update();
@@ -292,15 +294,15 @@ impl Lane {
         if read.next <= from {
             return Ok(None);
         }
-        let Some(table) = self.table.take() else {
+        let Some(router) = self.router.take() else {
             return Err(RunnerError::new(
                 ExitReason::Failed,
                 "an encoder was lost; this is a mistake in the program",
             ));
         };
         let job = Job {
-            table,
-            rows: spare.pop().unwrap_or_default(),
+            rows: router.tables().iter().map(|_| spare.take()).collect(),
+            router,
             batches: read.batches,
             from,
             next: read.next,
@@ -311,8 +313,7 @@ impl Lane {
             .await
             .map_err(|panic| RunnerError::new(ExitReason::Failed, panic))?;
         self.condemned = done.condemned;
-        let copy_sql = done.table.copy_sql();
-        self.table = Some(done.table);
+        let router = self.router.insert(done.router);
         match done.outcome {
             Outcome::Encoded {
                 end,
@@ -328,23 +329,37 @@ impl Lane {
                     end,
                     messages,
                     ignored,
-                    rows: done.rows,
+                    parts: parts(router, done.rows, spare),
                     dead_letters,
                     gaps,
-                    copy_sql,
+                    conflicts: 0,
                 }))
             }
             Outcome::NeedsSchema => {
                 self.work = TableWork::Change;
                 self.changes += 1;
                 if self.changes > MAX_CHANGES {
-                    self.hold("the table was changed again and again, and still does not take the messages. Look at its columns");
+                    self.hold("the tables were changed again and again, and still do not take the messages. Look at their columns");
                 }
-                spare.push(done.rows);
+                done.rows.into_iter().for_each(|rows| spare.give(rows));
                 Ok(None)
             }
         }
     }
+}
+
+/// The rows of those tables that have some.
+fn parts(router: &Router, rows: Vec<CopyRows>, spare: &mut Spare) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for (table, (target, rows)) in router.tables().iter().zip(rows).enumerate() {
+        if rows.is_empty() {
+            spare.give(rows);
+        } else {
+            let loading = target.loading();
+            parts.push(Part { table, loading, rows });
+        }
+    }
+    parts
 }
 
 /// A stage that fails ends the process: a restart recovers it.

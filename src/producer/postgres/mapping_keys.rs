@@ -5,55 +5,133 @@
 use crate::config::{Literal, Section};
 
 use super::table::{
-    ColumnType, Condition, DeclaredColumn, Include, MAX_COLUMNS, Mapping, NewKeys, Nul, Numbers, Path,
-    Scalar, When,
+    ColumnType, Condition, ConflictAction, DeclaredColumn, Include, Mapping, OnConflict, Path, Scalar, When,
 };
 
 /// Most columns that `max_columns` may allow: PostgreSQL's own limit is 1,600, dropped columns included.
 const MOST_COLUMNS: usize = 1_500;
 
-/// Reads all keys of a mapping. What is wrong is reported to the section.
-pub(super) fn read_mapping(section: &mut Section<'_>) -> Mapping {
-    #[derive(Clone, Copy, Default, PartialEq, serde::Deserialize)]
+/// Most columns of a key: as many as an index of PostgreSQL has.
+const MOST_KEY_COLUMNS: usize = 32;
+
+/// Reads all keys of a mapping. What is not there is as in `defaults`, and what is listed by name is added to what stands
+/// there. What is wrong is reported to the section.
+pub(super) fn read_mapping(section: &mut Section<'_>, defaults: &Mapping) -> Mapping {
+    #[derive(Clone, Copy, PartialEq, serde::Deserialize)]
     #[serde(rename_all = "snake_case")]
     enum Kind {
-        #[default]
         Columns,
         Raw,
     }
-    let raw = section.or("mapping", Kind::default()) == Kind::Raw;
-    let mapping = Mapping {
+    let kind: Option<Kind> = section.optional("mapping");
+    let raw = kind.map_or(defaults.raw, |kind| kind == Kind::Raw);
+    let mut mapping = Mapping {
         raw,
-        records: read_path(section, "records", Plural::Allowed).unwrap_or_default(),
-        include: read_include(section),
-        columns: read_columns(section),
-        new_keys: section.or("new_keys", NewKeys::default()),
-        numbers: section.or("numbers", Numbers::default()),
-        metadata: section.or("metadata", false),
-        max_columns: section.or("max_columns", MAX_COLUMNS),
-        nul: section.or("nul", Nul::default()),
+        records: read_path(section, "records", Plural::Allowed).unwrap_or_else(|| defaults.records.clone()),
+        include: defaults.include.clone(),
+        columns: defaults.columns.clone(),
+        new_keys: section.or("new_keys", defaults.new_keys),
+        numbers: section.or("numbers", defaults.numbers),
+        metadata: section.or("metadata", defaults.metadata),
+        max_columns: section.or("max_columns", defaults.max_columns),
+        nul: section.or("nul", defaults.nul),
+        on_conflict: read_on_conflict(section).or_else(|| defaults.on_conflict.clone()),
     };
+    for include in read_include(section) {
+        put(&mut mapping.include, include, |include| &include.name);
+    }
+    for column in read_columns(section) {
+        put(&mut mapping.columns, column, |column| &column.name);
+    }
     if !(1..=MOST_COLUMNS).contains(&mapping.max_columns) {
         section.problem("max_columns", "must be from 1 to 1500");
     }
-    if raw {
-        for key in [
-            "records",
-            "include",
-            "columns",
-            "new_keys",
-            "numbers",
-            "max_columns",
-        ] {
-            if section.contains(key) {
-                section.problem(
-                    key,
-                    "has no meaning with `mapping: raw`, which keeps whole messages",
-                );
-            }
+    if !raw {
+        return mapping;
+    }
+    for key in [
+        "records",
+        "include",
+        "columns",
+        "new_keys",
+        "numbers",
+        "max_columns",
+    ] {
+        if section.contains(key) {
+            section.problem(
+                key,
+                "has no meaning with `mapping: raw`, which keeps whole messages",
+            );
         }
     }
-    mapping
+    // What it has from the defaults is meant for others.
+    Mapping {
+        raw,
+        metadata: mapping.metadata,
+        nul: mapping.nul,
+        on_conflict: mapping.on_conflict,
+        ..Mapping::default()
+    }
+}
+
+/// Adds what is listed by name, in place of what has the same one.
+fn put<T>(list: &mut Vec<T>, item: T, name: impl Fn(&T) -> &String) {
+    match list.iter_mut().find(|known| name(known) == name(&item)) {
+        Some(known) => *known = item,
+        None => list.push(item),
+    }
+}
+
+fn read_on_conflict(section: &mut Section<'_>) -> Option<OnConflict> {
+    let mut conflict = section.section("on_conflict")?;
+    let key: Option<Vec<String>> = conflict.required("key");
+    let action: Option<ConflictAction> = conflict.required("action");
+    Some(OnConflict {
+        key: key?,
+        action: action?,
+    })
+}
+
+/// Checks that messages can have the key of `on_conflict`.
+pub(super) fn check_on_conflict(section: &mut Section<'_>, mapping: &Mapping) {
+    let Some(OnConflict { key, .. }) = &mapping.on_conflict else {
+        return;
+    };
+    let own: &[(&str, bool)] = if mapping.raw {
+        &[
+            ("offset", true),
+            ("received_at", true),
+            ("_stage", mapping.metadata),
+        ]
+    } else {
+        &[
+            ("_stage", mapping.metadata),
+            ("_offset", mapping.metadata),
+            ("_received_at", mapping.metadata),
+            ("_message", false),
+            ("_extra", false),
+        ]
+    };
+    if key.is_empty() || key.len() > MOST_KEY_COLUMNS {
+        section.problem("on_conflict", "needs one to 32 columns in `key`");
+    }
+    for (index, name) in key.iter().enumerate() {
+        let own = own.iter().find(|(own, _)| own == name);
+        let problem = match own {
+            _ if name.is_empty() || name.contains('\0') => {
+                "must be the name of a column: not empty, and without NUL"
+            }
+            _ if key[..index].contains(name) => "stands twice",
+            Some((_, true)) => continue,
+            Some((_, false)) if name.starts_with("_message") || name.starts_with("_extra") => {
+                "can't be of a key"
+            }
+            Some((_, false)) => "is a column only with `metadata: true`",
+            None if mapping.raw => "is no column with `mapping: raw`, which has offset and received_at",
+            None => continue,
+        };
+        section.problem("on_conflict", &format!("{name:?} in `key` {problem}"));
+    }
 }
 
 /// Reads the conditions of `when`.

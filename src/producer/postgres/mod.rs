@@ -14,6 +14,7 @@
 //! | `lane` | what is known about one stage on its way into the database |
 //! | `encode` | from batches to a prepared transaction |
 //! | `transaction` | the data transaction, step by step |
+//! | `load` | rows into a table: COPY, and what `on_conflict` does |
 //! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
 //! | `classify` | from SQLSTATE to what to do |
 //! | `target` | the database, as a profile names it |
@@ -43,6 +44,7 @@ mod delivery;
 mod dial;
 mod encode;
 mod lane;
+mod load;
 mod made;
 mod mapping_keys;
 mod operate;
@@ -50,6 +52,7 @@ mod options;
 mod probe;
 mod recover;
 mod session;
+mod spare;
 mod start;
 pub mod table;
 mod target;
@@ -95,9 +98,13 @@ impl PostgresProducer {
 #[async_trait]
 impl Producer for PostgresProducer {
     async fn run(self: Box<Self>, context: ProducerContext) -> Result<(), RunnerError> {
-        Delivery::new(self.target, &self.options, self.timing, context)
+        Delivery::new(self.target, &self.options, self.timing, context)?
             .run()
             .await
+    }
+
+    fn foresee(&self, stages: &[String]) -> Result<Vec<String>, String> {
+        probe::foresee(&self.target, &self.options, stages)
     }
 
     async fn probe(&self, stages: &[String]) -> Result<Vec<String>, String> {

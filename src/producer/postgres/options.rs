@@ -3,77 +3,201 @@
 use crate::config::{Profiles, Section};
 use crate::producer::{Producer, ProducerVariety};
 
-use super::mapping_keys::{read_mapping, read_when};
-use super::table::{Mapping, When};
+use super::mapping_keys::{check_on_conflict, read_mapping, read_when};
+use super::table::{Mapping, RouterOptions, TableOptions, When};
 use super::{PostgresProducer, Target};
 
 /// What stands for the stage's and the producer's name in `table`.
 const STAGE: &str = "{stage}";
 const PRODUCER: &str = "{producer}";
+/// What stands for a table's own name where all of them are to be named.
+const TABLE: &str = "{table}";
 /// How the names of our own tables begin.
 const OWN_TABLES: &str = "_socket_el_";
+/// Most routes of one producer.
+const MAX_ROUTES: usize = 64;
 
 /// How messages become rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostgresOptions {
-    /// The table's name; `{stage}` stands for the stage's.
-    pub table: String,
     /// Which messages become rows.
     pub when: When,
-    /// How they do.
+    /// Into which tables: the first that matches. At least one; without `routes` it takes all messages.
+    pub routes: Vec<Route>,
+}
+
+/// Messages that go into one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Which of those that no route before takes.
+    pub when: When,
+    /// The table's name; `{stage}` stands for the stage's.
+    pub table: String,
+    /// How they become rows.
     pub mapping: Mapping,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self {
-            table: STAGE.to_owned(),
-            when: When::default(),
-            mapping: Mapping::default(),
-        }
+        Self::mapped(Mapping::default())
     }
 }
 
 impl PostgresOptions {
-    /// The table for a stage.
+    /// All messages of a stage into the table of its name.
     #[must_use]
-    pub fn table_for(&self, stage: &str) -> String {
-        self.table.replace(STAGE, stage)
-    }
-
-    /// The same, into another table.
-    ///
-    /// # Errors
-    /// In words, when that can't be the name of one.
-    pub fn into_table(&self, table: &str) -> Result<Self, String> {
-        match refused_name(table) {
-            _ if table.contains(['{', '}']) => Err(format!("table {table:?} must not hold braces")),
-            Some(problem) => Err(format!("table {table:?} {problem}")),
-            None => Ok(Self {
-                table: table.to_owned(),
-                ..self.clone()
-            }),
+    pub fn mapped(mapping: Mapping) -> Self {
+        let route = Route {
+            when: When::default(),
+            table: STAGE.to_owned(),
+            mapping,
+        };
+        Self {
+            when: When::default(),
+            routes: vec![route],
         }
     }
 
-    /// Whether a message that is delivered twice stands once.
-    #[must_use]
-    pub fn replays_are_idempotent(&self) -> bool {
-        false
+    /// The tables of a stage, and which messages go into which.
+    ///
+    /// # Errors
+    /// In words, when two routes go into one table by different mappings.
+    pub fn for_stage(&self, schema: &str, stage: &str) -> Result<RouterOptions, String> {
+        let mut tables: Vec<TableOptions> = Vec::new();
+        let mut routes = Vec::new();
+        for route in &self.routes {
+            let wanted = TableOptions {
+                table: route.table.replace(STAGE, stage),
+                mapping: route.mapping.clone(),
+            };
+            let known = tables.iter().position(|known| known.table == wanted.table);
+            if known.is_some_and(|known| tables[known].mapping != wanted.mapping) {
+                return Err(format!(
+                    "two routes go into table {:?} of stage {stage}, and differ in more than `when`: {ONE_MAPPING}",
+                    wanted.table
+                ));
+            }
+            routes.push((route.when.clone(), known.unwrap_or(tables.len())));
+            if known.is_none() {
+                tables.push(wanted);
+            }
+        }
+        Ok(RouterOptions {
+            schema: schema.to_owned(),
+            stage: stage.to_owned(),
+            when: self.when.clone(),
+            tables,
+            routes,
+        })
     }
 
-    /// Reads `table` and the mapping's keys. What is wrong is reported to the section.
+    /// The same, into other tables: `{table}` stands for the name of each.
+    ///
+    /// # Errors
+    /// In words, when that can't be the name of one, or would be that of several.
+    pub fn into_table(&self, into: &str) -> Result<Self, String> {
+        let first = self.routes.first().map(|route| &route.table);
+        if !into.contains(TABLE) && self.routes.iter().any(|route| Some(&route.table) != first) {
+            return Err(format!(
+                "table {into:?} would take the rows of several tables: {TABLE} must stand in the name for that of each, as in \"{TABLE}_again\""
+            ));
+        }
+        let literal = into.replace(TABLE, "");
+        match refused_name(into) {
+            _ if literal.contains(['{', '}']) => {
+                Err(format!("table {into:?} must not hold braces other than {TABLE}"))
+            }
+            Some(problem) if !into.contains(TABLE) => Err(format!("table {into:?} {problem}")),
+            _ => {
+                let mut options = self.clone();
+                for route in &mut options.routes {
+                    route.table = into.replace(TABLE, &route.table);
+                }
+                Ok(options)
+            }
+        }
+    }
+
+    /// Reads `table`, `routes` and the mapping's keys. What is wrong is reported to the section.
     pub fn read(section: &mut Section<'_>, producer: &str) -> Option<Self> {
-        let defaults = Self::default();
-        let table: String = section.or("table", defaults.table);
+        let table = read_table(section, producer, STAGE);
         let when = read_when(section);
-        let mapping = read_mapping(section);
-        let Some(problem) = refused_name(&table) else {
-            let table = table.replace(PRODUCER, producer);
-            return Some(Self { table, when, mapping });
+        let mapping = read_mapping(section, &Mapping::default());
+        let Some(sections) = section.sequence("routes") else {
+            check_on_conflict(section, &mapping);
+            let route = Route {
+                when: When::default(),
+                table: table?,
+                mapping,
+            };
+            return Some(Self {
+                when,
+                routes: vec![route],
+            });
         };
+        let count = sections.len();
+        if !(1..=MAX_ROUTES).contains(&count) {
+            section.problem("routes", "must be from 1 to 64; leave the key out to have none");
+        }
+        let default = table.as_deref().unwrap_or(STAGE);
+        let mut routes: Vec<Route> = Vec::new();
+        let (mut is_sound, mut is_used) = (table.is_some(), false);
+        for (index, mut section) in sections.into_iter().enumerate() {
+            is_used |= !section.contains("table");
+            let table = read_table(&mut section, producer, default);
+            is_sound &= table.is_some();
+            let route = Route {
+                when: read_when(&mut section),
+                mapping: read_mapping(&mut section, &mapping),
+                table: table.unwrap_or_default(),
+            };
+            check_on_conflict(&mut section, &route.mapping);
+            check_route(&mut section, &routes, &route, index + 1 == count);
+            routes.push(route);
+        }
+        if section.contains("table") && !is_used {
+            section.problem(
+                "table",
+                "is not used, for each route names its own. A last route without `when` takes the messages that match no other",
+            );
+        }
+        is_sound.then_some(Self { when, routes })
+    }
+}
+
+/// What has to be true of two routes into one table.
+const ONE_MAPPING: &str =
+    "rows of one table are made in one way. Give one of the routes another table, or both the same keys";
+
+/// Reads the name of a table; `default` is sound already.
+fn read_table(section: &mut Section<'_>, producer: &str, default: &str) -> Option<String> {
+    let table: String = section.or("table", default.to_owned());
+    if let Some(problem) = refused_name(&table) {
         section.problem("table", problem);
-        None
+        return None;
+    }
+    Some(table.replace(PRODUCER, producer))
+}
+
+/// Reports a route that gets no message, or goes into a table of another in its own way.
+fn check_route(section: &mut Section<'_>, before: &[Route], route: &Route, is_last: bool) {
+    if route.when.0.is_empty() && !is_last {
+        section.problem(
+            "when",
+            "is missing: the route takes every message, and those after it get none. Make it the last one",
+        );
+    } else if before.iter().any(|other| other.when == route.when) {
+        section.problem(
+            "when",
+            "is that of a route before, which takes all these messages",
+        );
+    }
+    let other = before.iter().find(|other| other.table == route.table);
+    if other.is_some_and(|other| other.mapping != route.mapping) {
+        section.problem(
+            "table",
+            &format!("is that of a route before, which differs in more than `when`: {ONE_MAPPING}"),
+        );
     }
 }
 
@@ -121,7 +245,9 @@ impl ProducerVariety for PostgresVariety {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Condition, DeclaredColumn, Include, NewKeys, Nul, Numbers, Path, Scalar};
+    use super::super::table::{
+        Condition, ConflictAction, DeclaredColumn, Include, NewKeys, Nul, Numbers, OnConflict, Path, Scalar,
+    };
     use super::*;
     use crate::config::Variables;
 
@@ -132,21 +258,28 @@ mod tests {
         .map_err(|error| error.to_string())
     }
 
+    /// The only table of a stage.
+    fn table(options: &PostgresOptions) -> String {
+        let mut tables = options.for_stage("public", "binance").unwrap().tables;
+        assert_eq!(tables.len(), 1);
+        tables.remove(0).table
+    }
+
     #[test]
     fn the_table_is_the_stages_name_unless_the_configuration_names_one() {
         let options = read("metadata: true").unwrap().unwrap();
         assert_eq!(
-            (options.table_for("binance").as_str(), options.mapping.metadata),
-            ("binance", true)
+            (table(&options), options.routes[0].mapping.metadata),
+            ("binance".to_owned(), true)
         );
         let options = read("table: raw_{stage}_v2").unwrap().unwrap();
-        assert_eq!(options.table_for("binance"), "raw_binance_v2");
+        assert_eq!(table(&options), "raw_binance_v2");
         let options = read("table: \"{producer}_{stage}\"").unwrap().unwrap();
-        assert_eq!(options.table_for("binance"), "sink_binance");
+        assert_eq!(table(&options), "sink_binance");
         let options = read("table: trades").unwrap().unwrap();
         assert_eq!(
-            (options.table_for("binance").as_str(), options.mapping.metadata),
-            ("trades", false)
+            (table(&options), options.routes[0].mapping.metadata),
+            ("trades".to_owned(), false)
         );
     }
 
@@ -156,7 +289,7 @@ mod tests {
             ("table: \"\"", "name of a table"),
             ("table: \"{consumer}\"", "no other braces"),
             ("table: _socket_el_cursor", "own tables"),
-            ("routes: []", "unknown key"),
+            ("batch: {}", "unknown key"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
@@ -169,7 +302,8 @@ mod tests {
             "records: $.data[*]\ninclude: { stream: $.stream }\n\
              when: { $.type: [match, 'ticker'], \"$['x'][0]\": [1.50, true, null, 'null'] }\n\
              columns:\n  price: numeric\n  time: { path: $.T, type: timestamptz(ms) }\n  p: { path: '$[2][3]' }\n\
-             new_keys: discard\nnumbers: numeric\nnul: strip\nmax_columns: 20\nmetadata: true",
+             new_keys: discard\nnumbers: numeric\nnul: strip\nmax_columns: 20\nmetadata: true\n\
+             on_conflict: { key: [time, _offset], action: update }",
         )
         .unwrap()
         .unwrap();
@@ -214,8 +348,12 @@ mod tests {
             metadata: true,
             max_columns: 20,
             nul: Nul::Strip,
+            on_conflict: Some(OnConflict {
+                key: vec!["time".to_owned(), "_offset".to_owned()],
+                action: ConflictAction::Update,
+            }),
         };
-        assert_eq!(options.mapping, expected);
+        assert_eq!(options.routes[0].mapping, expected);
     }
 
     #[test]
@@ -266,6 +404,162 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_route_has_the_producers_keys_but_for_its_own_and_adds_to_what_is_listed_by_name() {
+        let options = read(
+            "when: { $.a: 1 }\ntable: rest\nnumbers: numeric\nrecords: $.data\nnew_keys: discard\nmetadata: true\n\
+             include: { at: $.at }\ncolumns: { p: numeric, q: text }\non_conflict: { key: [p], action: ignore }\n\
+             routes:\n  - { when: { $.t: x }, table: x, records: $, numbers: double, columns: { q: { path: $.r }, s: jsonb } }\n  \
+             - { mapping: raw, on_conflict: { key: [offset], action: ignore } }",
+        )
+        .unwrap()
+        .unwrap();
+        let [one, rest] = options.routes.as_slice() else {
+            panic!("{options:?}");
+        };
+        assert_eq!(
+            (options.when.0.len(), one.when.0.len(), rest.when.0.len()),
+            (1, 1, 0)
+        );
+        assert_eq!((one.table.as_str(), rest.table.as_str()), ("x", "rest"));
+        assert!(one.mapping.records.steps().is_empty() && one.mapping.metadata);
+        assert_eq!(
+            (one.mapping.numbers, one.mapping.new_keys),
+            (Numbers::Double, NewKeys::Discard)
+        );
+        let columns: Vec<_> = one
+            .mapping
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        assert_eq!(columns, ["p", "q", "s"]);
+        assert!(one.mapping.columns[1].path.is_some() && one.mapping.columns[1].column_type.is_none());
+        assert_eq!(one.mapping.include.len(), 1);
+        // What it would have no meaning for is not handed down.
+        let raw = Mapping {
+            raw: true,
+            metadata: true,
+            on_conflict: Some(OnConflict {
+                key: vec!["offset".to_owned()],
+                action: ConflictAction::Ignore,
+            }),
+            ..Mapping::default()
+        };
+        assert_eq!(rest.mapping, raw);
+    }
+
+    #[test]
+    fn routes_and_keys_that_can_not_work_together_are_reported_at_their_place() {
+        for (text, complaint) in [
+            ("routes: []", "config.yml:1:9: routes: must be from 1 to 64"),
+            ("routes: {}", "expected a list"),
+            ("routes: [1]", "config.yml:1:10: routes[0]: expected a mapping"),
+            (
+                "routes: [{ tabel: x }]",
+                "routes[0].tabel: unknown key; did you mean `table`",
+            ),
+            (
+                "routes: [{ table: _socket_el_x }]",
+                "config.yml:1:19: routes[0].table: must not begin",
+            ),
+            (
+                "routes: [{ columns: { p: numerics } }]",
+                "routes[0].columns.p: unknown type",
+            ),
+            (
+                "routes: [{ table: a }, { when: { $.a: 1 }, table: b }]",
+                "config.yml:1:10: routes[0].when: is missing",
+            ),
+            (
+                "routes: [{ when: { $.a: 1 }, table: a }, { when: { $.a: 1 }, table: b }]",
+                ": routes[1].when: is that of a route before",
+            ),
+            (
+                "routes: [{ when: { $.a: 1 }, table: t }, { table: t, records: $.x }]",
+                ": routes[1].table: is that of a route before, which differs in more than `when`",
+            ),
+            (
+                "table: x\nroutes: [{ when: { $.a: 1 }, table: a }, { table: b }]",
+                "config.yml:1:8: table: is not used",
+            ),
+            (
+                "mapping: raw\nroutes: [{ columns: { p: numeric } }]",
+                "config.yml:2:21: routes[0].columns: has no meaning with `mapping: raw`",
+            ),
+            ("on_conflict: { key: [a] }", "on_conflict.action: is missing"),
+            ("on_conflict: { action: update }", "on_conflict.key: is missing"),
+            (
+                "on_conflict: { key: a, action: update }",
+                "on_conflict.key: expected",
+            ),
+            (
+                "on_conflict: { key: [a], action: merge }",
+                "on_conflict.action: unknown value `merge`",
+            ),
+            (
+                "on_conflict: { key: [], action: update }",
+                "needs one to 32 columns",
+            ),
+            (
+                "on_conflict: { key: [a, a], action: update }",
+                "\"a\" in `key` stands twice",
+            ),
+            (
+                "on_conflict: { key: [''], action: update }",
+                "must be the name of a column",
+            ),
+            (
+                "on_conflict: { key: [_offset], action: update }",
+                "\"_offset\" in `key` is a column only with `metadata: true`",
+            ),
+            (
+                "on_conflict: { key: [_extra], action: update }",
+                "can't be of a key",
+            ),
+            (
+                "mapping: raw\non_conflict: { key: [s], action: update }",
+                "\"s\" in `key` is no column with `mapping: raw`",
+            ),
+            (
+                "on_conflict: { key: [s], action: update }\nroutes: [{ mapping: raw }]",
+                "routes[0].on_conflict: \"s\" in `key` is no column",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(complaint), "{text}: {error}");
+            assert!(
+                error.lines().count() == 1 || text == "routes: [1]",
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_tables_take_the_names_of_their_own() {
+        let one = read("table: \"raw_{stage}\"").unwrap().unwrap();
+        assert_eq!(table(&one.into_table("again").unwrap()), "again");
+        assert_eq!(table(&one.into_table("{table}_v2").unwrap()), "raw_binance_v2");
+        let two = read("routes: [{ when: { $.a: 1 }, table: a }, {}]")
+            .unwrap()
+            .unwrap();
+        let into = two
+            .into_table("x_{table}")
+            .unwrap()
+            .for_stage("public", "s")
+            .unwrap();
+        let names: Vec<_> = into.tables.iter().map(|table| table.table.as_str()).collect();
+        assert_eq!(names, ["x_a", "x_s"]);
+        for (options, wrong) in [
+            (&two, "again"),
+            (&one, "{stage}"),
+            (&one, "_socket_el_x"),
+            (&one, ""),
+        ] {
+            assert!(options.into_table(wrong).is_err(), "{wrong}");
         }
     }
 }

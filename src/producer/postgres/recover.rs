@@ -30,14 +30,14 @@ impl Delivery {
             Failure::NoAnswer(_) => Action::Reconnect,
             Failure::CursorGone => Action::Hold,
             Failure::RowsSwallowed { .. } => Action::Hold,
-            Failure::TableChanged => Action::Reload,
+            Failure::TableChanged(_) => Action::Reload,
             Failure::OwnTable(error) => match action_for(error) {
                 action @ (Action::Reconnect | Action::ReconnectAlarm | Action::Retry | Action::Halve) => {
                     action
                 }
                 Action::Reload | Action::ReloadOnce | Action::Poison | Action::Hold => Action::Hold,
             },
-            Failure::Sql(error) => action_for(error),
+            Failure::Sql(error) | Failure::Rows { source: error, .. } => action_for(error),
         };
         match action {
             // Whether it was committed is for the cursor to say.
@@ -70,7 +70,12 @@ impl Delivery {
                 lane.reloaded_once = true;
                 self.reload(index, &reason);
             }
-            (Action::Poison | Action::ReloadOnce, Failure::Sql(error)) => self.isolate(&prepared, &error),
+            (Action::Poison | Action::ReloadOnce, Failure::Rows { part, source }) => {
+                self.isolate(&prepared, Some(part), &source);
+            }
+            (Action::Poison | Action::ReloadOnce, Failure::Sql(error)) => {
+                self.isolate(&prepared, None, &error)
+            }
             (_, failure) => {
                 let advice = advice(&failure);
                 lane.hold(&format!("{reason}. {advice}"));
@@ -109,19 +114,25 @@ impl Delivery {
         }
     }
 
-    /// Narrows down which message the server refuses.
-    fn isolate(&mut self, prepared: &Prepared, error: &tokio_postgres::Error) {
+    /// Narrows down which message the server refuses; `part` is the one whose rows it was at.
+    fn isolate(&mut self, prepared: &Prepared, part: Option<usize>, error: &tokio_postgres::Error) {
         let lane = &mut self.lanes[prepared.lane];
         let sqlstate = error.code().map(|code| code.code().to_owned());
+        let part = part.and_then(|part| prepared.parts.get(part));
         let row = copy_row(error)
             .and_then(|number| usize::try_from(number).ok()?.checked_sub(1))
-            .and_then(|index| prepared.rows.get(index));
-        let only = || prepared.rows.get(0).filter(|_| prepared.messages == 1);
+            .and_then(|index| part?.rows.get(index));
+        // A single message is of a single table.
+        let only = || {
+            let part = prepared.parts.first().filter(|_| prepared.messages == 1);
+            part?.rows.get(0)
+        };
         lane.halve(prepared.messages);
         match row.or_else(only) {
             Some(row) => {
                 // The server's words may quote the value, so they go with the payload and not into the log.
-                warn!(stage = lane.key.stage, table = lane.table_name, offset = %row.offset, record = row.record_index, sqlstate,
+                let table = part.or(prepared.parts.first()).map_or("", |part| part.loading.table());
+                warn!(stage = lane.key.stage, table, offset = %row.offset, record = row.record_index, sqlstate,
                     "the server refuses a message: it becomes a dead letter");
                 let verdict = Verdict {
                     sqlstate,
@@ -171,8 +182,10 @@ fn advice(failure: &Failure) -> &'static str {
         Failure::CursorGone | Failure::OwnTable(_) => {
             "Look at _socket_el_cursor and _socket_el_dead_letter: they are not made again while the engine runs. Restore them, or start the engine again to be told the choices"
         }
-        Failure::Sql(_) => "Mend the database's rights or configuration, or the table's triggers",
-        Failure::Fenced | Failure::CursorMoved { .. } | Failure::TableChanged | Failure::NoAnswer(_) => {
+        Failure::Sql(_) | Failure::Rows { .. } => {
+            "Mend the database's rights or configuration, or the table's triggers"
+        }
+        Failure::Fenced | Failure::CursorMoved { .. } | Failure::TableChanged(_) | Failure::NoAnswer(_) => {
             "Look at the database's log"
         }
     }

@@ -1,32 +1,25 @@
 //! The data transaction: rows, dead letters and cursor become durable together, or not at all.
 //!
 //! In two halves, so that the next transaction can be encoded while this one is being committed: [`open`] begins it,
-//! locks the cursor's row and the table and checks both, in one round trip; [`finish`] sends rows and dead
-//! letters, moves the cursor and commits. After a failure of either, [`roll_back`] has to be called before the session
+//! locks the cursor's row and the tables and checks all of them, in one round trip; [`finish`] sends rows and dead
+//! letters, moves the cursor and commits. Tables are locked in order of their names, as every engine does. After a failure of either, [`roll_back`] has to be called before the session
 //! is used again.
 
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::cursor::{Claim, CursorKey, OwnTables, from_sql, to_sql};
 use super::dead_letter::{self, DeadLetter};
+use super::load::load;
 use super::session::{LASTING_COMMIT, Session, Timing, describe};
-use super::table::{CopyRows, Table};
+use super::table::{CopyRows, Loading, Router};
 use crate::record::Offset;
 use crate::stage::Gap;
-
-/// Rows are sent in pieces of this size: large enough to cost few messages, small enough not to be held twice.
-const COPY_PIECE_BYTES: usize = 128 << 10;
-/// The signature, no flags, no extension of the header.
-const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// A field count of -1 ends the rows.
-const COPY_TRAILER: &[u8] = &[0xff, 0xff];
 
 /// A transaction that is ready to be sent.
 pub(super) struct Prepared {
@@ -38,14 +31,30 @@ pub(super) struct Prepared {
     pub(super) end: Offset,
     /// Messages, whatever becomes of them.
     pub(super) messages: u64,
-    /// Those of them that are not for the table.
+    /// Those of them that are not for any table.
     pub(super) ignored: u64,
-    pub(super) rows: CopyRows,
+    /// The rows of each table that has some, in the order in which the tables are locked.
+    pub(super) parts: Vec<Part>,
     pub(super) dead_letters: Vec<DeadLetter>,
     /// Offsets that it steps over, for there is nothing.
     pub(super) gaps: Vec<Gap>,
-    /// The COPY statement that belongs to the rows.
-    pub(super) copy_sql: String,
+    /// Rows that gave way to others of their key, once that is known.
+    pub(super) conflicts: u64,
+}
+
+/// The rows of one table.
+pub(super) struct Part {
+    /// Its place among the tables of the lane.
+    pub(super) table: usize,
+    pub(super) loading: Loading,
+    pub(super) rows: CopyRows,
+}
+
+impl Prepared {
+    /// Adds up something about the rows of all tables.
+    pub(super) fn sum(&self, of: impl Fn(&CopyRows) -> u64) -> u64 {
+        self.parts.iter().map(|part| of(&part.rows)).sum()
+    }
 }
 
 /// Why a transaction did not commit, or is not known to have.
@@ -66,12 +75,14 @@ pub(super) enum Failure {
     /// One of our own tables failed.
     #[error("{}", describe(.0))]
     OwnTable(#[source] tokio_postgres::Error),
-    /// The target table is not as it was loaded.
-    #[error("the table was changed by somebody else")]
-    TableChanged,
+    /// A target table is not as it was loaded.
+    #[error("table {0} was changed by somebody else")]
+    TableChanged(String),
     /// The server stored fewer rows than it was sent.
-    #[error("the server stored {stored} of {sent} rows")]
+    #[error("the server stored {stored} of {sent} rows of table {table}")]
     RowsSwallowed {
+        /// The table, quoted.
+        table: String,
         /// Sent.
         sent: u64,
         /// Stored.
@@ -80,16 +91,23 @@ pub(super) enum Failure {
     /// The server refused a statement, or the connection failed.
     #[error("{}", describe(.0))]
     Sql(#[from] tokio_postgres::Error),
+    /// The server refused rows, or the connection failed while they were sent.
+    #[error("{}", describe(.source))]
+    Rows {
+        /// Which of the transaction's parts they are.
+        part: usize,
+        /// What it said.
+        source: tokio_postgres::Error,
+    },
     /// The server did not answer in time.
     #[error("no answer from the server for {} s", .0.as_secs())]
     NoAnswer(Duration),
 }
 
-/// The statements of [`open`], by their place in its one message.
+/// The place in the one message of [`open`] of the statement that locks the cursor's row.
 const CURSOR_STATEMENT: usize = 3;
-const FINGERPRINT_STATEMENT: usize = 5;
 
-/// Begins the transaction: locks the cursor's row and the table, and checks that both are as we left them.
+/// Begins the transaction: locks the cursor's row and the tables, and checks that all are as we left them.
 pub(super) async fn open(
     session: &Session,
     timing: &Timing,
@@ -97,18 +115,29 @@ pub(super) async fn open(
     key: &CursorKey,
     claim: Claim,
     prepared: &Prepared,
-    table: &Table,
+    router: &Router,
 ) -> Result<(), Failure> {
-    let mut script = format!(
+    let mut statements = vec![
         // Under a role's default of repeatable read the fingerprint would be that of before the lock.
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; {LASTING_COMMIT}; {}",
-        timing.lock.as_millis(),
-        key.lock_sql(tables)
-    );
-    let with_rows = !prepared.rows.is_empty();
-    if with_rows {
-        script = format!("{script}; {}; {}", table.lock_sql(), table.fingerprint_sql());
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
+        format!("SET LOCAL lock_timeout = {}", timing.lock.as_millis()),
+        LASTING_COMMIT.to_owned(),
+        key.lock_sql(tables),
+    ];
+    let targets: Vec<_> = prepared
+        .parts
+        .iter()
+        .filter_map(|part| router.tables().get(part.table))
+        .collect();
+    if !targets.is_empty() {
+        let upserts = prepared.parts.iter().filter_map(|part| part.loading.upsert());
+        statements.extend(upserts.map(|upsert| upsert.prepare.clone()));
+        let names: Vec<_> = targets.iter().map(|table| table.name_sql()).collect();
+        statements.push(lock_sql(&names));
     }
+    let fingerprints = statements.len();
+    statements.extend(targets.iter().map(|table| table.fingerprint_sql()));
+    let script = statements.join("; ");
     let answers = answer(timing, ask(session, &script)).await?;
 
     let Some(cursor) = answers.of(CURSOR_STATEMENT) else {
@@ -124,15 +153,18 @@ pub(super) async fn open(
     if found != prepared.from {
         return Err(Failure::CursorMoved { found });
     }
-    if with_rows {
-        let fingerprint = answers
-            .of(FINGERPRINT_STATEMENT)
-            .and_then(|row| row.first()?.as_deref());
-        if !table.fingerprint_matches(fingerprint) {
-            return Err(Failure::TableChanged);
+    for (place, table) in targets.iter().enumerate() {
+        let row = answers.of(fingerprints + place);
+        if !table.fingerprint_matches(row.and_then(|row| row.first()?.as_deref())) {
+            return Err(Failure::TableChanged(table.name_sql().to_owned()));
         }
     }
     Ok(())
+}
+
+/// The statement that keeps others from changing tables, given quoted, until the end of a transaction.
+pub(super) fn lock_sql(tables: &[&str]) -> String {
+    format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", tables.join(", "))
 }
 
 fn number(text: &Option<String>) -> Option<i64> {
@@ -180,10 +212,15 @@ pub(super) async fn finish(
     tables: &OwnTables,
     key: &CursorKey,
     claim: Claim,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
 ) -> Result<(), Failure> {
-    if !prepared.rows.is_empty() {
-        copy(session, &prepared.copy_sql, &prepared.rows).await?;
+    prepared.conflicts = 0;
+    for (index, part) in prepared.parts.iter().enumerate() {
+        let loaded = load(session, &part.loading, &part.rows).await;
+        prepared.conflicts += loaded.map_err(|failure| match failure {
+            Failure::Sql(source) => Failure::Rows { part: index, source },
+            other => other,
+        })?;
     }
     if !prepared.dead_letters.is_empty() {
         dead_letter::insert(session, tables, key, &prepared.dead_letters)
@@ -195,28 +232,6 @@ pub(super) async fn finish(
         Ok(session.client.batch_execute("COMMIT").await?)
     })
     .await
-}
-
-/// Sends rows; all of them must be stored.
-pub(super) async fn copy(session: &mut Session, copy_sql: &str, rows: &CopyRows) -> Result<(), Failure> {
-    let statement = session.statement(copy_sql).await?;
-    let mut sink = pin!(session.client.copy_in::<_, Bytes>(&statement).await?);
-    let pieces = std::iter::once(COPY_HEADER)
-        .chain(rows.bytes().chunks(COPY_PIECE_BYTES))
-        .chain(std::iter::once(COPY_TRAILER));
-    for piece in pieces {
-        if sink.feed(Bytes::copy_from_slice(piece)).await.is_err() {
-            // The connection is gone; what the server said last, if anything, is what `finish` returns.
-            break;
-        }
-    }
-    let stored = sink.finish().await?;
-    let sent = rows.len() as u64;
-    if stored == sent {
-        Ok(())
-    } else {
-        Err(Failure::RowsSwallowed { sent, stored })
-    }
 }
 
 async fn move_cursor(

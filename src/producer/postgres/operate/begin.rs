@@ -4,12 +4,13 @@
 use super::super::cursor::{CursorKey, OwnTables, to_sql};
 use super::super::made;
 use super::super::session::Session;
+use super::super::table::{ConflictAction, Router, Table};
 use super::super::{PostgresOptions, Target};
-use super::decide::{Found, decide};
+use super::decide::{Found, Marked, decide_all};
 use super::error::OperateError;
 use super::facts::{self, Remembered, ReplayRow};
-use super::{options_into, own_key, replay_key, table_of};
-use crate::producer::operate::{Doubles, ReplayPlan, ReplayWish, Scope};
+use super::{options_into, own_key, replay_key, router_of};
+use crate::producer::operate::{Doubles, ReplayPlan, ReplayWish, Scope, TablePlan};
 use crate::record::{Offset, Timestamp};
 use crate::stage::Bounds;
 
@@ -23,18 +24,22 @@ pub(super) async fn begin(
 ) -> Result<ReplayPlan, OperateError> {
     let beginning = Beginning::new(target, options, scope, wish)?;
     let session = facts::connect(target).await?;
-    let marked = beginning.look_at_rows(&session, scope).await?;
+    let (marked, received_from) = beginning.look_at_rows(&session, scope).await?;
     session.client.batch_execute(&facts::begin_sql()).await?;
     let (_, cursor) = facts::lock_own(&session.client, &beginning.tables, &own_key(scope)).await?;
     let unfinished =
         facts::replay_row(&session.client, &beginning.tables, &beginning.key, "FOR UPDATE").await?;
     if let Some(row) = unfinished {
         refuse_other(scope, wish, &row)?;
-        return plan(&session, options, target, scope, &row).await;
+        return plan(&session, target, scope, &row).await;
     }
-    let (row, messages) = beginning.decide(&session, scope, wish, cursor, marked).await?;
-    let mut plan = plan(&session, options, target, scope, &row).await?;
-    plan.standing = messages;
+    let row = beginning
+        .decide(&session, scope, wish, cursor, &marked, received_from)
+        .await?;
+    let mut plan = plan(&session, target, scope, &row).await?;
+    for (table, marked) in plan.tables.iter_mut().zip(&marked) {
+        table.standing = marked.map_or(0, |marked| marked.standing);
+    }
     if dry {
         return Ok(plan);
     }
@@ -74,18 +79,14 @@ pub(super) async fn begin(
 }
 
 /// The replay that is unfinished, if there is one.
-pub(super) async fn unfinished(
-    target: &Target,
-    options: &PostgresOptions,
-    scope: &Scope,
-) -> Result<Option<ReplayPlan>, OperateError> {
+pub(super) async fn unfinished(target: &Target, scope: &Scope) -> Result<Option<ReplayPlan>, OperateError> {
     let session = facts::connect(target).await?;
     let tables = OwnTables::new(target.schema());
     match facts::replay_row(&session.client, &tables, &replay_key(scope), "").await? {
         None => Ok(None),
         Some(row) => {
             refuse_other_path(scope, &row)?;
-            plan(&session, options, target, scope, &row).await.map(Some)
+            plan(&session, target, scope, &row).await.map(Some)
         }
     }
 }
@@ -94,9 +95,7 @@ pub(super) async fn unfinished(
 struct Beginning {
     tables: OwnTables,
     key: CursorKey,
-    options: PostgresOptions,
-    /// Quoted.
-    table: String,
+    router: Router,
     bounds: Bounds,
     from: Offset,
     to: Offset,
@@ -109,13 +108,27 @@ impl Beginning {
         scope: &Scope,
         wish: &ReplayWish,
     ) -> Result<Self, OperateError> {
-        let stage = scope.stage.name();
-        if wish.into_table.as_deref() == Some(options.table_for(stage).as_str()) {
+        let (schema, stage) = (target.schema(), scope.stage.name());
+        let own = router_of(schema, options, stage)?;
+        let router = router_of(schema, &options_into(options, wish.into_table.as_deref())?, stage)?;
+        let is_own = |table: &Table| own.tables().iter().any(|own| own.name_sql() == table.name_sql());
+        if let Some(table) = router
+            .tables()
+            .iter()
+            .find(|table| wish.into_table.is_some() && is_own(table))
+        {
             return Err(OperateError::Usage(format!(
-                "--into names the table that stage {stage} is delivered into anyway. Leave it out"
+                "--into names {}, which stage {stage} is delivered into anyway. Leave it out",
+                table.name_sql()
             )));
         }
-        let options = options_into(options, wish.into_table.as_deref())?;
+        if wish.to.is_some() && follows_the_producer(&router, wish.into_table.as_deref()) {
+            return Err(OperateError::Usage(
+                "a replay into a table with `on_conflict: { action: update }` ends where the producer stands, so that the last message \
+                 of each key is what stands. Leave --to out, or deliver into another table with --into"
+                    .to_owned(),
+            ));
+        }
         let bounds = scope.stage.bounds();
         Ok(Self {
             tables: OwnTables::new(target.schema()),
@@ -123,42 +136,46 @@ impl Beginning {
                 into_table: wish.into_table.clone(),
                 ..replay_key(scope)
             },
-            table: table_of(target.schema(), &options, stage).name_sql().to_owned(),
-            options,
+            router,
             from: wish.from.max(bounds.oldest),
             to: wish.to.unwrap_or(bounds.head).min(bounds.head),
             bounds,
         })
     }
 
-    /// Before any lock is held, for it takes its time. No row of these offsets comes in meanwhile but by another replay, of
-    /// which there can be none at its end.
+    /// What the rows of each table tell. Before any lock is held, for it takes its time. No row of these offsets comes in
+    /// meanwhile but by another replay, of which there can be none at its end.
     async fn look_at_rows(
         &self,
         session: &Session,
         scope: &Scope,
-    ) -> Result<(Option<super::decide::Marked>, Option<Timestamp>), OperateError> {
+    ) -> Result<(Vec<Option<Marked>>, Option<Timestamp>), OperateError> {
         let (first, _) = facts::times(scope, self.from, self.to).await?;
-        let marked = facts::look_at_rows(
-            &session.client,
-            &self.options,
-            &self.table,
-            &self.key.stage,
-            self.from..self.to,
-            first,
-        );
-        Ok((marked.await?, first))
+        let mut marked = Vec::new();
+        for table in self.router.tables() {
+            let of_table = facts::look_at_rows(
+                &session.client,
+                table.mapping(),
+                table.name_sql(),
+                &self.key.stage,
+                self.from..self.to,
+                first,
+            );
+            marked.push(of_table.await?);
+        }
+        Ok((marked, first))
     }
 
-    /// The row to be made, and how many messages stand in the table.
+    /// The row to be made.
     async fn decide(
         &self,
         session: &Session,
         scope: &Scope,
         wish: &ReplayWish,
         cursor: Offset,
-        (marked, received_from): (Option<super::decide::Marked>, Option<Timestamp>),
-    ) -> Result<(ReplayRow, u64), OperateError> {
+        marked: &[Option<Marked>],
+        received_from: Option<Timestamp>,
+    ) -> Result<ReplayRow, OperateError> {
         let head = if cursor > self.bounds.head {
             scope.head().await?
         } else {
@@ -178,33 +195,45 @@ impl Beginning {
                 self.bounds.oldest, scope.producer
             )));
         }
-        let found = Found {
-            marked,
-            ..facts::look_at_table(
+        let mut tables = Vec::new();
+        for (table, marked) in self.router.tables().iter().zip(marked) {
+            let found = facts::look_at_table(
                 &session.client,
                 &self.tables,
                 &self.key,
-                &self.options,
-                &self.table,
-            )
-            .await?
-        };
-        let (to, doubles) = decide(&self.table, found, wish.allow_duplicates, self.from, to)
-            .map_err(OperateError::Refused)?;
-        let row = ReplayRow {
+                table.mapping(),
+                table.name_sql(),
+            );
+            let found = Found {
+                marked: *marked,
+                ..found.await?
+            };
+            tables.push((table.name_sql().to_owned(), found));
+        }
+        let tables =
+            decide_all(&tables, wish.allow_duplicates, self.from, to).map_err(OperateError::Refused)?;
+        Ok(ReplayRow {
             is_ours: true,
             next: self.from,
-            to,
+            to: tables.iter().map(|table| table.until).max().unwrap_or(to),
             remembered: Remembered {
                 asked: wish.asked.clone(),
                 from: self.from,
                 into_table: wish.into_table.clone(),
-                doubles,
+                tables,
                 received_from,
             },
-        };
-        Ok((row, marked.map_or(0, |marked| marked.standing)))
+        })
     }
+}
+
+/// Whether a replay has to end where the producer stands: its rows take the place of those that the producer has written.
+pub(super) fn follows_the_producer(router: &Router, into_table: Option<&str>) -> bool {
+    let updates = |table: &Table| {
+        let conflict = table.mapping().on_conflict.as_ref();
+        conflict.is_some_and(|conflict| conflict.action == ConflictAction::Update)
+    };
+    into_table.is_none() && router.tables().iter().any(updates)
 }
 
 /// One replay of a producer and stage at a time.
@@ -239,38 +268,38 @@ fn refuse_other_path(scope: &Scope, row: &ReplayRow) -> Result<(), OperateError>
 /// What a replay has yet to do.
 async fn plan(
     session: &Session,
-    options: &PostgresOptions,
     target: &Target,
     scope: &Scope,
     row: &ReplayRow,
 ) -> Result<ReplayPlan, OperateError> {
-    let tables = OwnTables::new(target.schema());
-    let Remembered {
-        into_table, doubles, ..
-    } = &row.remembered;
-    let options = options_into(options, into_table.as_deref())?;
-    let table = table_of(target.schema(), &options, scope.stage.name())
-        .name_sql()
-        .to_owned();
+    let own_tables = OwnTables::new(target.schema());
     let key = CursorKey {
-        into_table: into_table.clone(),
+        into_table: row.remembered.into_table.clone(),
         ..replay_key(scope)
     };
-    let made = made::holds_from(&session.client, &tables, &key, &table).await?;
+    let (client, left) = (&session.client, row.next..row.to);
+    let mut tables = Vec::new();
+    for end in &row.remembered.tables {
+        let made = made::holds_from(client, &own_tables, &key, &end.table).await?;
+        tables.push(TablePlan {
+            table: end.table.clone(),
+            until: end.until,
+            doubles: end.doubles,
+            standing: 0,
+            made_at: made
+                .filter(|_| end.doubles == Doubles::MadeLater)
+                .map(|(_, made_at)| made_at),
+        });
+    }
     let (received_first, received_last) = facts::times(scope, row.next, row.to).await?;
     Ok(ReplayPlan {
-        dead_letters: facts::count_dead_letters(&session.client, &tables, &key, row.next..row.to).await?,
-        table,
+        dead_letters: facts::count_dead_letters(client, &own_tables, &key, left).await?,
+        tables,
         from: row.remembered.from,
         next: row.next,
         to: row.to,
         messages: scope.stage.count_between(row.next, row.to),
         received_first,
         received_last,
-        standing: 0,
-        doubles: *doubles,
-        made_at: made
-            .filter(|_| *doubles == Doubles::MadeLater)
-            .map(|(_, made_at)| made_at),
     })
 }

@@ -1,5 +1,6 @@
 //! Whether a replay can be done without rows standing twice, and how. A pure decision over what was found.
 
+use super::super::table::ConflictAction;
 use crate::producer::operate::Doubles;
 use crate::record::Offset;
 
@@ -12,8 +13,18 @@ pub(super) struct Found {
     pub(super) holds_from: Option<Offset>,
     /// What its metadata columns say, if the producer fills them.
     pub(super) marked: Option<Marked>,
-    /// A row that is delivered twice stands once (`on_conflict`).
-    pub(super) is_idempotent: bool,
+    /// What becomes of a row that is delivered twice, if that is not to stand twice (`on_conflict`).
+    pub(super) on_conflict: Option<ConflictAction>,
+}
+
+/// What becomes of one table.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct TableEnd {
+    /// Quoted.
+    pub(super) table: String,
+    /// The offset after the last that may become rows of it.
+    pub(super) until: Offset,
+    pub(super) doubles: Doubles,
 }
 
 /// What the metadata columns of a table say.
@@ -32,22 +43,55 @@ const WAYS: &str = "Deliver into another table with --into; or drop or empty the
      kept; or have rows stand twice with --allow-duplicates. For the next time, `metadata: true` tells which messages stand \
      in a table";
 
-/// Where the replay of `from..to` ends, and what becomes of doubles; or why it is refused.
-pub(super) fn decide(
+/// What becomes of each of the tables, quoted, in the replay of `from..to`; or why it is refused. Each message is for one of
+/// them: a table that has had its rows since it was made gets none, and the others what they lack.
+pub(super) fn decide_all(
+    tables: &[(String, Found)],
+    allow_duplicates: bool,
+    from: Offset,
+    to: Offset,
+) -> Result<Vec<TableEnd>, String> {
+    let mut refusal = None;
+    let mut ends = Vec::new();
+    for (table, found) in tables {
+        let (until, doubles) = match decide(table, *found, allow_duplicates, from, to) {
+            Ok(decided) => decided,
+            Err(why) if found.holds_from.is_some() => {
+                refusal.get_or_insert(why);
+                (from, Doubles::HasAll)
+            }
+            Err(why) => return Err(why),
+        };
+        ends.push(TableEnd {
+            table: table.clone(),
+            until,
+            doubles,
+        });
+    }
+    match refusal {
+        Some(why) if ends.iter().all(|end| end.until <= from) => Err(why),
+        _ => Ok(ends),
+    }
+}
+
+/// Where the replay of `from..to` into one table ends, and what becomes of doubles; or why it is refused.
+fn decide(
     table: &str,
     found: Found,
     allow_duplicates: bool,
     from: Offset,
     to: Offset,
 ) -> Result<(Offset, Doubles), String> {
+    match found.on_conflict {
+        Some(ConflictAction::Ignore) => return Ok((to, Doubles::FirstOfKey)),
+        Some(ConflictAction::Update) => return Ok((to, Doubles::LastOfKey)),
+        None => {}
+    }
     if allow_duplicates {
         return Ok((to, Doubles::Allowed));
     }
     if found.is_empty {
         return Ok((to, Doubles::NoneThere));
-    }
-    if found.is_idempotent {
-        return Ok((to, Doubles::Allowed));
     }
     if found
         .marked
@@ -94,6 +138,40 @@ mod tests {
             unmarked,
             of_earlier_stage,
         })
+    }
+
+    #[test]
+    fn rows_with_a_key_may_come_again() {
+        for (action, doubles) in [
+            (ConflictAction::Ignore, Doubles::FirstOfKey),
+            (ConflictAction::Update, Doubles::LastOfKey),
+        ] {
+            let found = Found {
+                on_conflict: Some(action),
+                ..Found::default()
+            };
+            assert_eq!(decided(found, false), Ok((500, doubles)));
+        }
+    }
+
+    #[test]
+    fn of_several_tables_each_gets_what_it_lacks_and_one_that_nothing_is_known_of_refuses_all() {
+        let since = |offset| Found {
+            holds_from: Some(Offset::new(offset)),
+            ..Found::default()
+        };
+        let empty = Found {
+            is_empty: true,
+            ..Found::default()
+        };
+        let decided = |tables: &[Found]| {
+            let tables: Vec<_> = tables.iter().map(|found| ("t".to_owned(), *found)).collect();
+            let ends = decide_all(&tables, false, FROM, TO)?;
+            Ok::<_, String>(ends.iter().map(|end| end.until.get()).collect::<Vec<_>>())
+        };
+        assert_eq!(decided(&[since(0), since(300), empty]), Ok(vec![100, 300, 500]));
+        assert!(decided(&[since(0), since(100)]).is_err());
+        assert!(decided(&[empty, Found::default()]).is_err());
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use tokio_postgres::Client;
 
+use super::super::Target;
 use super::super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
 use super::super::made;
 use super::super::session::{LASTING_COMMIT, Session};
-use super::super::{PostgresOptions, Target};
+use super::super::table::Mapping;
 use super::LOCK_TIMEOUT_MS;
-use super::decide::{Found, Marked};
+use super::decide::{Found, Marked, TableEnd};
 use super::error::OperateError;
-use crate::producer::operate::{Doubles, Scope};
+use crate::producer::operate::Scope;
 use crate::record::{Offset, Timestamp};
 use crate::stage::{ReadLimit, Stage, StageError};
 
@@ -22,8 +23,8 @@ pub(super) struct Remembered {
     pub(super) from: Offset,
     /// The table, if it is not the producer's own.
     pub(super) into_table: Option<String>,
-    /// What becomes of rows that would stand twice.
-    pub(super) doubles: Doubles,
+    /// What becomes of each table.
+    pub(super) tables: Vec<TableEnd>,
     /// Rows of this stage that were received before this belong to another.
     pub(super) received_from: Option<Timestamp>,
 }
@@ -132,7 +133,7 @@ pub(super) async fn look_at_table(
     client: &Client,
     tables: &OwnTables,
     key: &CursorKey,
-    options: &PostgresOptions,
+    mapping: &Mapping,
     table: &str,
 ) -> Result<Found, OperateError> {
     let exists: bool = client
@@ -150,14 +151,14 @@ pub(super) async fn look_at_table(
             .await?
             .map(|(offset, _)| offset),
         marked: None,
-        is_idempotent: options.replays_are_idempotent(),
+        on_conflict: mapping.on_conflict.as_ref().map(|conflict| conflict.action),
     })
 }
 
 /// What the metadata columns say, if the table has them and they are filled. Reads the whole table.
 pub(super) async fn look_at_rows(
     client: &Client,
-    options: &PostgresOptions,
+    mapping: &Mapping,
     table: &str,
     stage: &str,
     stretch: std::ops::Range<Offset>,
@@ -171,7 +172,7 @@ pub(super) async fn look_at_rows(
         )
         .await?
         .try_get(0)?;
-    if !options.mapping.metadata || columns != 3 {
+    if !mapping.metadata || columns != 3 {
         return Ok(None);
     }
     let row = client

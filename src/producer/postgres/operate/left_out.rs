@@ -1,4 +1,5 @@
-//! Which offsets a replay leaves out: those that stand as dead letters, and where the table tells them, those that have rows.
+//! Which offsets a replay leaves out: those that stand as dead letters, and where a table tells them, those that have rows in
+//! it. With several tables the latter is asked table by table: what a message is for is known only once it is read.
 //!
 //! Looked up for a window of offsets at a time, for there may be no index that helps. Nobody but the replay itself adds
 //! either before its end, and it never comes back to what it has delivered, so that a window stays true.
@@ -28,18 +29,23 @@ pub(super) struct Window {
     pub(super) offsets: Range<Offset>,
     /// In order, without touching each other.
     runs: Vec<Range<Offset>>,
+    /// The same of each table by itself.
+    of_tables: Vec<Vec<Range<Offset>>>,
 }
 
 impl Window {
     /// What is to be left out of these offsets, in order.
     pub(super) fn of(offsets: Range<Offset>, runs: Vec<Range<Offset>>) -> Self {
-        Self { offsets, runs }
+        Self {
+            offsets,
+            runs,
+            of_tables: Vec::new(),
+        }
     }
 
     /// The run that holds an offset.
     pub(super) fn run_at(&self, offset: Offset) -> Option<&Range<Offset>> {
-        let next = self.runs.partition_point(|run| run.end <= offset);
-        self.runs.get(next).filter(|run| run.start <= offset)
+        run_at(&self.runs, offset)
     }
 
     /// Whether nothing of a stretch is left out.
@@ -49,13 +55,20 @@ impl Window {
     }
 }
 
+fn run_at(runs: &[Range<Offset>], offset: Offset) -> Option<&Range<Offset>> {
+    let next = runs.partition_point(|run| run.end <= offset);
+    runs.get(next).filter(|run| run.start <= offset)
+}
+
 /// Looks up what is left out.
 pub(super) struct LeftOut {
     pub(super) target: Target,
     pub(super) timing: Timing,
     pub(super) key: CursorKey,
-    /// The table, quoted, if its rows tell their offsets.
-    pub(super) table: Option<String>,
+    /// Those tables, quoted, whose rows tell their offsets.
+    pub(super) tables: Vec<String>,
+    /// Whether messages are for other tables as well.
+    pub(super) is_routed: bool,
     /// Where the replay ends.
     pub(super) to: Offset,
     /// Cancelled by the operator, or by a failure that no waiting mends.
@@ -70,7 +83,8 @@ impl LeftOut {
         target: &Target,
         timing: Timing,
         key: CursorKey,
-        table: Option<String>,
+        tables: Vec<String>,
+        is_routed: bool,
         to: Offset,
         stop: CancellationToken,
     ) -> Self {
@@ -78,7 +92,8 @@ impl LeftOut {
             target: target.clone(),
             timing,
             key,
-            table,
+            tables,
+            is_routed,
             to,
             stop,
             session: AsyncMutex::default(),
@@ -90,6 +105,15 @@ impl LeftOut {
     /// Why looking up has failed for good.
     pub(super) fn failure(&self) -> Option<OperateError> {
         lock(&self.failure).take()
+    }
+
+    /// Whether an offset of the window that was looked up last has rows in a table, where that is not known of all offsets.
+    pub(super) fn stands_in(&self, table: &str, offset: Offset) -> bool {
+        let window = lock(&self.window).clone();
+        let index = self.tables.iter().position(|known| known == table);
+        let runs = window.as_ref().zip(index);
+        let runs = runs.and_then(|(window, index)| window.of_tables.get(index));
+        runs.is_some_and(|runs| run_at(runs, offset).is_some())
     }
 
     /// The window that holds `at`; `None` when the replay is stopped.
@@ -108,8 +132,8 @@ impl LeftOut {
                 looked = self.look_up(&offsets) => looked,
             };
             match looked {
-                Ok(runs) => {
-                    let window = Arc::new(Window::of(offsets, runs));
+                Ok(window) => {
+                    let window = Arc::new(window);
                     *lock(&self.window) = Some(Arc::clone(&window));
                     return Some(window);
                 }
@@ -129,36 +153,55 @@ impl LeftOut {
         }
     }
 
-    async fn look_up(&self, offsets: &Range<Offset>) -> Result<Vec<Range<Offset>>, OperateError> {
+    async fn look_up(&self, offsets: &Range<Offset>) -> Result<Window, OperateError> {
         let mut kept = self.session.lock().await;
         let session = match kept.take() {
             Some(session) if !session.client.is_closed() => session,
             Some(_) | None => facts::connect(&self.target).await?,
         };
-        let with_rows = self.ask(&session, offsets, self.table.as_deref()).await;
-        let runs = match with_rows {
-            // Dropped meanwhile: nothing stands in it.
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-                self.ask(&session, offsets, None).await?
+        let mut window = Window::of(offsets.clone(), Vec::new());
+        let table = self.tables.first().filter(|_| !self.is_routed);
+        window.runs = self.ask(&session, offsets, table, true).await?;
+        if self.is_routed {
+            for table in &self.tables {
+                let runs = self.ask(&session, offsets, Some(table), false).await?;
+                window.of_tables.push(runs);
             }
-            answer => answer?,
-        };
+        }
         *kept = Some(session);
-        Ok(runs)
+        Ok(window)
     }
 
+    /// The offsets of dead letters, of the rows of a table, or of both.
     async fn ask(
         &self,
         session: &Session,
         offsets: &Range<Offset>,
-        table: Option<&str>,
+        table: Option<&String>,
+        letters: bool,
+    ) -> Result<Vec<Range<Offset>>, tokio_postgres::Error> {
+        match self.try_ask(session, offsets, table, letters).await {
+            // Dropped meanwhile: nothing stands in it.
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) && table.is_some() => {
+                self.try_ask(session, offsets, None, letters).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_ask(
+        &self,
+        session: &Session,
+        offsets: &Range<Offset>,
+        table: Option<&String>,
+        letters: bool,
     ) -> Result<Vec<Range<Offset>>, tokio_postgres::Error> {
         let rows = table.map_or(String::new(), |table| {
             format!("UNION SELECT _offset FROM {table} WHERE _stage = $2 AND _offset >= $5 AND _offset < $6")
         });
         let sql = format!(
             "WITH offsets AS (SELECT message_offset AS n FROM {} WHERE stage_path_id = $1::text::uuid AND stage = $2 \
-             AND producer = $3 AND into_table IS NOT DISTINCT FROM $4 AND message_offset >= $5 AND message_offset < $6 {rows}), \
+             AND producer = $3 AND into_table IS NOT DISTINCT FROM $4 AND message_offset >= $5 AND message_offset < $6 AND {letters} {rows}), \
              runs AS (SELECT n, n - row_number() OVER (ORDER BY n) AS run FROM (SELECT DISTINCT n FROM offsets) o) \
              SELECT min(n), max(n) + 1 FROM runs GROUP BY run ORDER BY 1",
             OwnTables::new(self.target.schema()).dead_letter()

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::cursor::{OwnTables, from_sql};
 use super::super::dead_letter::Verdict;
+use super::super::load::load;
 use super::super::session::Session;
-use super::super::table::{CopyRows, Encoded, Table};
-use super::super::transaction::{self, Failure};
+use super::super::table::{CopyRows, Encoded, Router, Table};
+use super::super::transaction::{Failure, lock_sql};
 use super::error::OperateError;
 use super::letters::timestamp;
 use crate::producer::dead_letters::Retried;
@@ -126,13 +127,15 @@ impl Lot {
     /// Encodes all letters but those that the server has refused. A lot is small, so that this is done where it is awaited.
     pub(super) fn encode(
         &self,
-        table: &mut Table,
+        router: &mut Router,
         refused: &BTreeMap<i64, Verdict>,
     ) -> Result<PreparedLot, Refusal> {
         let mut prepared = PreparedLot {
             busy: self.busy,
             ..PreparedLot::default()
         };
+        prepared.rows.resize_with(router.tables().len(), CopyRows::new);
+        prepared.of_row.resize_with(router.tables().len(), Vec::new);
         let mut needs_schema = false;
         for letter in &self.letters {
             if let Some(verdict) = refused.get(&letter.id) {
@@ -143,14 +146,13 @@ impl Lot {
                 payload: &letter.payload,
                 received_at: letter.received_at,
             };
-            match table.encode(letter.offset, message, &mut prepared.rows) {
-                Encoded::Rows(rows) => {
-                    prepared
-                        .of_row
-                        .extend((0..rows).map(|record| (letter.id, record)));
+            match router.encode(letter.offset, message, &mut prepared.rows) {
+                Encoded::Rows(_) => {
+                    for (rows, of_row) in prepared.rows.iter().zip(&mut prepared.of_row) {
+                        let new = (of_row.len()..rows.len()).filter_map(|index| rows.get(index));
+                        of_row.extend(new.map(|row| (letter.id, row.record_index)));
+                    }
                     prepared.delivered.push(letter.id);
-                    let first = prepared.first.get_or_insert(letter.offset);
-                    *first = letter.offset.min(*first);
                 }
                 Encoded::DeadLetter { reason, record_index } => {
                     let verdict = Verdict {
@@ -164,7 +166,7 @@ impl Lot {
                 Encoded::Ignored => {
                     let verdict = Verdict {
                         sqlstate: None,
-                        reason: "the mapping leaves this message out (when, records); drop the letter if that is right"
+                        reason: "the mapping leaves this message out (when, routes, records); drop the letter if that is right"
                             .to_owned(),
                         record_index: None,
                     };
@@ -184,52 +186,57 @@ impl Lot {
 /// A lot that is ready to be sent.
 #[derive(Default)]
 pub(super) struct PreparedLot {
-    rows: CopyRows,
-    of_row: Vec<(i64, u32)>,
+    /// Of each table.
+    rows: Vec<CopyRows>,
+    /// Of each table, letter and record of each row.
+    of_row: Vec<Vec<(i64, u32)>>,
     delivered: Vec<i64>,
     failed: Vec<(i64, Verdict)>,
-    first: Option<Offset>,
     busy: u64,
 }
 
 impl PreparedLot {
-    /// The lowest offset that becomes a row.
-    pub(super) fn first_delivered(&self) -> Option<Offset> {
-        self.first
+    /// The tables that get rows, with the lowest offset of these.
+    pub(super) fn first_delivered<'r>(&self, router: &'r Router) -> Vec<(&'r Table, Offset)> {
+        let tables = router.tables().iter().zip(&self.rows);
+        let first = |rows: &CopyRows| rows.iter().map(|row| row.offset).min();
+        tables
+            .filter_map(|(table, rows)| Some((table, first(rows)?)))
+            .collect()
     }
 
     /// Sends rows, removes their letters and writes down why the others stay; everything but the commit.
     pub(super) async fn send(
-        self,
+        mut self,
         session: &mut Session,
         tables: &OwnTables,
-        table: &Table,
+        router: &Router,
     ) -> Result<Outcome, Refusal> {
-        match self.try_send(session, tables, table).await {
-            Ok(()) => Ok(Outcome {
-                rows: self.rows.len() as u64,
+        match self.try_send(session, tables, router).await {
+            Ok(conflicts) => Ok(Outcome {
+                rows: self.rows.iter().map(|rows| rows.len() as u64).sum::<u64>() - conflicts,
                 failed: self.failed.len() as u64,
                 busy: self.busy,
                 delivered: self.delivered,
             }),
-            Err(failure) => Err(Refusal::Failed(failure, self.of_row)),
+            Err(failure) => {
+                let of_row = match &failure {
+                    Failure::Rows { part, .. } => self.of_row.swap_remove(*part),
+                    _ => Vec::new(),
+                };
+                Err(Refusal::Failed(failure, of_row))
+            }
         }
     }
 
+    /// Returns how many rows gave way to others of their key.
     async fn try_send(
         &self,
         session: &mut Session,
         tables: &OwnTables,
-        table: &Table,
-    ) -> Result<(), Failure> {
-        if !self.rows.is_empty() {
-            session.client.batch_execute(&table.lock_sql()).await?;
-            let row = session.client.query_one(&table.fingerprint_sql(), &[]).await?;
-            if !table.fingerprint_matches(row.try_get(0)?) {
-                return Err(Failure::TableChanged);
-            }
-            transaction::copy(session, &table.copy_sql(), &self.rows).await?;
-        }
+        router: &Router,
+    ) -> Result<u64, Failure> {
+        let conflicts = self.send_rows(session, router).await?;
         let letters = tables.dead_letter();
         let removed = session
             .client
@@ -241,6 +248,7 @@ impl PreparedLot {
             .map_err(Failure::OwnTable)?;
         if removed != self.delivered.len() as u64 {
             return Err(Failure::RowsSwallowed {
+                table: letters.to_owned(),
                 sent: self.delivered.len() as u64,
                 stored: removed,
             });
@@ -256,6 +264,35 @@ impl PreparedLot {
                 .await
                 .map_err(Failure::OwnTable)?;
         }
-        Ok(())
+        Ok(conflicts)
+    }
+
+    async fn send_rows(&self, session: &mut Session, router: &Router) -> Result<u64, Failure> {
+        let targets = router.tables().iter().zip(&self.rows).enumerate();
+        let targets: Vec<_> = targets.filter(|(_, (_, rows))| !rows.is_empty()).collect();
+        if targets.is_empty() {
+            return Ok(0);
+        }
+        let names: Vec<_> = targets.iter().map(|(_, (table, _))| table.name_sql()).collect();
+        session.client.batch_execute(&lock_sql(&names)).await?;
+        for (_, (table, _)) in &targets {
+            let row = session.client.query_one(&table.fingerprint_sql(), &[]).await?;
+            if !table.fingerprint_matches(row.try_get(0)?) {
+                return Err(Failure::TableChanged(table.name_sql().to_owned()));
+            }
+        }
+        let mut conflicts = 0;
+        for (part, (table, rows)) in targets {
+            let loading = table.loading();
+            if let Some(upsert) = loading.upsert() {
+                session.client.batch_execute(&upsert.prepare).await?;
+            }
+            let loaded = load(session, &loading, rows).await;
+            conflicts += loaded.map_err(|failure| match failure {
+                Failure::Sql(source) => Failure::Rows { part, source },
+                other => other,
+            })?;
+        }
+        Ok(conflicts)
     }
 }

@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::cursor::CursorKey;
-use super::table::{Table, TableOptions};
+use super::table::Router;
 use super::{PostgresOptions, PostgresProducer};
 use crate::exit::RunnerError;
 use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, Retried};
@@ -79,15 +79,10 @@ fn options_into(
     }
 }
 
-/// The table that a stage is delivered into.
-fn table_of(schema: &str, options: &PostgresOptions, stage: &str) -> Table {
-    Table::new(TableOptions {
-        schema: schema.to_owned(),
-        table: options.table_for(stage),
-        stage: stage.to_owned(),
-        when: options.when.clone(),
-        mapping: options.mapping.clone(),
-    })
+/// The tables that a stage is delivered into.
+fn router_of(schema: &str, options: &PostgresOptions, stage: &str) -> Result<Router, OperateError> {
+    let options = options.for_stage(schema, stage);
+    Ok(Router::new(options.map_err(OperateError::Usage)?))
 }
 
 #[async_trait]
@@ -101,7 +96,7 @@ impl Operations for PostgresProducer {
     }
 
     async fn unfinished_replay(&self, scope: &Scope) -> Result<Option<ReplayPlan>, RunnerError> {
-        Ok(begin::unfinished(&self.target, &self.options, scope).await?)
+        Ok(begin::unfinished(&self.target, scope).await?)
     }
 
     async fn replay(
@@ -114,7 +109,7 @@ impl Operations for PostgresProducer {
     }
 
     async fn abandon_replay(&self, scope: &Scope) -> Result<Option<Offset>, RunnerError> {
-        Ok(replay::abandon(&self.target, &self.options, scope).await?)
+        Ok(replay::abandon(&self.target, scope).await?)
     }
 
     async fn plan_skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError> {

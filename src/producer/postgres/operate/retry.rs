@@ -14,15 +14,16 @@ use super::super::cursor::{CursorKey, OwnTables};
 use super::super::dead_letter::Verdict;
 use super::super::made;
 use super::super::session::{Session, Timing, describe};
-use super::super::table::{Table, TableError};
+use super::super::table::{Router, Table, TableError};
 use super::super::transaction::Failure;
 use super::super::{PostgresOptions, Target};
 use super::error::OperateError;
 use super::letters::{self, CONDITIONS, Picked};
 use super::lot::{Lot, Outcome, Refusal};
-use super::{facts, options_into, table_of};
+use super::{facts, options_into, router_of};
 use crate::backoff::Backoff;
 use crate::producer::dead_letters::{LetterFilter, Retried};
+use crate::record::Offset;
 use crate::stage::path::replay_cursor;
 
 /// The most letters of one transaction, and the most bytes of their messages (the first may pass it).
@@ -65,7 +66,7 @@ impl Retry<'_> {
         Ok(retried)
     }
 
-    /// Delivers the letters of one stage into one table.
+    /// Delivers the letters of one stage, into the producer's own tables or those of a replay.
     async fn deliver(
         &self,
         stage: &str,
@@ -80,13 +81,15 @@ impl Retry<'_> {
             into_table,
         };
         let tables = OwnTables::new(self.target.schema());
-        let mut table = table_of(self.target.schema(), &options, stage);
-        table.when_made(made::record_sql(&tables, &key, table.name_sql()));
+        let mut router = router_of(self.target.schema(), &options, stage)?;
+        for table in router.tables_mut() {
+            table.when_made(made::record_sql(&tables, &key, table.name_sql()));
+        }
         let mut lots = Lots {
             retry: self,
             key,
             tables,
-            table,
+            router,
             session: None,
             is_loaded: false,
             after: 0,
@@ -117,12 +120,12 @@ impl Retry<'_> {
     }
 }
 
-/// The letters of one stage and table, lot by lot.
+/// The letters of one stage, lot by lot.
 struct Lots<'a> {
     retry: &'a Retry<'a>,
     key: CursorKey,
     tables: OwnTables,
-    table: Table,
+    router: Router,
     session: Option<Session>,
     is_loaded: bool,
     /// The last letter that was dealt with.
@@ -144,7 +147,8 @@ impl Lots<'_> {
             None => facts::connect(retry.target).await?,
         };
         if !self.is_loaded {
-            self.table.load(&session.client).await.map_err(table_failed)?;
+            let loaded = self.router.mend(&mut session.client, false).await;
+            loaded.map_err(table_failed)?;
             self.is_loaded = true;
         }
         let waits = self.in_doubt.is_some();
@@ -211,27 +215,11 @@ impl Lots<'_> {
             .map_err(Failure::from)?;
         self.refuse_beside_replay(session).await?;
         let lot = Lot::lock_again(session, &self.tables, ids, waits).await?;
-        let prepared = lot.encode(&mut self.table, &self.refused)?;
-        if let Some(first) = prepared.first_delivered() {
-            let name = self.table.name_sql().to_owned();
-            let holds = made::holds_from(&session.client, &self.tables, &self.key, &name)
-                .await
-                .map_err(Failure::from)?;
-            if let Some((from, _)) = holds.filter(|(from, _)| *from > first) {
-                if !self.retry.anyway {
-                    return Err(Refusal::Final(OperateError::Refused(format!(
-                        "table {name} was made anew at offset {from} of stage {}, and the message at {first} is from before: \
-                         `stage-inspect replay` first brings back what else was before. With --anyway it is delivered now, and a \
-                         replay of what is behind it is refused from then on",
-                        self.key.stage
-                    ))));
-                }
-                made::lower(&session.client, &self.tables, &self.key, &name, first)
-                    .await
-                    .map_err(Failure::from)?;
-            }
+        let prepared = lot.encode(&mut self.router, &self.refused)?;
+        for (table, first) in prepared.first_delivered(&self.router) {
+            self.note_first(session, table, first).await?;
         }
-        let outcome = prepared.send(session, &self.tables, &self.table).await?;
+        let outcome = prepared.send(session, &self.tables, &self.router).await?;
         self.in_doubt = Some(outcome.only_delivered());
         session
             .client
@@ -239,6 +227,27 @@ impl Lots<'_> {
             .await
             .map_err(Failure::from)?;
         Ok(outcome)
+    }
+
+    /// Notes that a table gets the row of an offset, or refuses that for what a replay could no longer bring back.
+    async fn note_first(&self, session: &Session, table: &Table, first: Offset) -> Result<(), Refusal> {
+        let (is_keyed, table) = (table.mapping().on_conflict.is_some(), table.name_sql());
+        let holds = made::holds_from(&session.client, &self.tables, &self.key, table)
+            .await
+            .map_err(Failure::from)?;
+        let Some((from, _)) = holds.filter(|(from, _)| *from > first) else {
+            return Ok(());
+        };
+        if !self.retry.anyway && !is_keyed {
+            return Err(Refusal::Final(OperateError::Refused(format!(
+                "table {table} was made anew at offset {from} of stage {}, and the message at {first} is from before: \
+                 `stage-inspect replay` first brings back what else was before. With --anyway it is delivered now, and a \
+                 replay of what is behind it is refused from then on",
+                self.key.stage
+            ))));
+        }
+        let lowered = made::lower(&session.client, &self.tables, &self.key, table, first).await;
+        Ok(lowered.map_err(Failure::from)?)
     }
 
     /// A replay under way counts on the letters that stand.
@@ -277,8 +286,8 @@ impl Lots<'_> {
             Refusal::Failed(failure, rows) => (failure, rows),
         };
         let error = match failure {
-            Failure::Sql(error) | Failure::OwnTable(error) => error,
-            Failure::TableChanged => return self.change(session).await,
+            Failure::Sql(error) | Failure::OwnTable(error) | Failure::Rows { source: error, .. } => error,
+            Failure::TableChanged(_) => return self.change(session).await,
             other => return Err(OperateError::Refused(other.to_string())),
         };
         match action_for(&error) {
@@ -312,21 +321,19 @@ impl Lots<'_> {
         Ok(())
     }
 
-    /// Brings the table to what the letters need.
+    /// Brings the tables to what the letters need.
     async fn change(&mut self, session: &mut Session) -> Result<(), OperateError> {
         self.in_doubt = None;
         self.changes += 1;
         if self.changes > MAX_CHANGES {
+            let names: Vec<_> = self.router.tables().iter().map(Table::name_sql).collect();
             return Err(OperateError::Refused(format!(
-                "table {} was changed again and again, and still does not take the dead letters. Look at its columns",
-                self.table.name_sql()
+                "{} was changed again and again, and still does not take the dead letters. Look at its columns",
+                names.join(", ")
             )));
         }
-        match self.table.wanted_change() {
-            Some(change) => self.table.apply(&mut session.client, change).await,
-            None => self.table.load(&session.client).await,
-        }
-        .map_err(table_failed)
+        let mended = self.router.mend(&mut session.client, true).await;
+        mended.map_err(table_failed)
     }
 }
 

@@ -138,7 +138,7 @@ fn settle(table: &TableName, columns: BTreeSet<String>, why: &str, choices: &mut
             %table,
             column,
             why,
-            "the column stays bigint: numbers that it can't hold stand in _extra; change its type by hand to have them in it"
+            "the column stays bigint: numbers that it can't hold stand in _extra; declare it in `columns` for a table that is made anew, or change its type by hand, to have them in it"
         );
         choices.settled.insert(column);
     }

@@ -4,12 +4,12 @@
 //! no `search_path` bends.
 
 use postgres_types::{Kind, Type};
-use tokio_postgres::SimpleQueryRow;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::column_type::{ColumnType, ScalarType};
 use super::encode::Encoder;
 use super::error::TableError;
-use super::name::{TableName, literal};
+use super::name::{TableName, literal, quoted};
 
 /// A row of the catalog's answer.
 pub(super) struct Answer<'a> {
@@ -186,7 +186,8 @@ pub(super) fn fingerprint_sql(table: &TableName) -> String {
 pub(super) fn catalog_sql(table: &TableName) -> String {
     format!(
         "WITH RECURSIVE rel AS (SELECT c.oid, c.relkind, c.relpersistence FROM {relation}), \
-         att AS (SELECT a.attname, a.attnum, a.atttypid, a.atttypmod, a.attgenerated, a.attidentity, a.atthasdef \
+         att AS (SELECT a.attname, a.attnum, a.atttypid, a.atttypmod, a.attgenerated, a.attidentity, a.atthasdef, \
+         a.attcollation \
          FROM rel JOIN pg_catalog.pg_attribute a \
          ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped), \
          base AS (SELECT att.attnum, t.oid, att.atttypmod AS modifier, t.typtype, t.typbasetype, \
@@ -203,6 +204,10 @@ pub(super) fn catalog_sql(table: &TableName) -> String {
          att.attname AS name, att.attnum AS number, \
          pg_catalog.format_type(att.atttypid, att.atttypmod) AS type_name, \
          pg_catalog.col_description(rel.oid, att.attnum) AS comment, \
+         (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname) \
+         FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace \
+         WHERE l.oid = att.attcollation AND l.oid <> (SELECT t.typcollation FROM pg_catalog.pg_type t \
+         WHERE t.oid = att.atttypid)) AS collation, \
          att.attgenerated = '' AND att.attidentity <> 'a' AS writable, \
          att.atthasdef OR att.attidentity <> '' OR base.has_default AS has_default, \
          base.oid AS base, base.modifier, base.typtype AS base_kind, base.typname AS base_name \
@@ -211,5 +216,76 @@ pub(super) fn catalog_sql(table: &TableName) -> String {
          ORDER BY att.attnum",
         relation = relation(table),
         fingerprint = fingerprint_sql(table),
+    )
+}
+
+/// What the catalog says about a unique index that is wanted.
+pub(super) struct UniqueIndex {
+    pub(super) is_there: bool,
+    pub(super) is_partitioned: bool,
+    /// Such indexes of deferrable constraints. The server refuses to use them, and any other beside them.
+    pub(super) deferrable: Option<String>,
+    /// Columns by which the table is partitioned, and which are not among those that are wanted.
+    pub(super) missing: Option<String>,
+}
+
+/// Looks for a unique index on these columns, in any order, by which rows of one key can be found.
+pub(super) async fn unique_index(
+    client: &Client,
+    table: &TableName,
+    columns: &[&str],
+) -> Result<UniqueIndex, TableError> {
+    let mut names = columns.to_vec();
+    names.sort_unstable();
+    let names: Vec<_> = names.into_iter().map(literal).collect();
+    let names = names.join(", ");
+    let question = format!(
+        "WITH fit AS (SELECT i.indimmediate, i.indexrelid FROM {relation} JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
+         WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
+         AND (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\") \
+         FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k (number, place) \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number \
+         WHERE k.place <= i.indnkeyatts) = ARRAY[{names}]::text[]) \
+         SELECT EXISTS (SELECT FROM fit) AS is_there, c.relkind = 'p' AS is_partitioned, \
+         (SELECT pg_catalog.string_agg(indexrelid::pg_catalog.regclass::text, ', ') FROM fit WHERE NOT indimmediate) \
+         AS deferrable, \
+         (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) \
+         FROM pg_catalog.pg_partitioned_table p JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid \
+         AND a.attnum = ANY (p.partattrs::int2[]) AND a.attname::text <> ALL (ARRAY[{names}]::text[]) \
+         WHERE p.partrelid = c.oid) AS missing FROM {relation}",
+        relation = relation(table)
+    );
+    let answer = client
+        .simple_query(&question)
+        .await
+        .map_err(|source| database(table, source))?;
+    for message in &answer {
+        if let SimpleQueryMessage::Row(row) = message {
+            let answer = Answer { row, table };
+            return Ok(UniqueIndex {
+                is_there: answer.flag("is_there")?,
+                is_partitioned: answer.flag("is_partitioned")?,
+                deferrable: answer.optional("deferrable").map(str::to_owned),
+                missing: answer.optional("missing").map(str::to_owned),
+            });
+        }
+    }
+    // Dropped meanwhile: the fingerprint tells.
+    Ok(UniqueIndex {
+        is_there: true,
+        is_partitioned: false,
+        deferrable: None,
+        missing: None,
+    })
+}
+
+/// The statement that makes such an index.
+pub(super) fn make_unique_index(table: &TableName, columns: &[&str], is_partitioned: bool) -> String {
+    // Without a lock that keeps writers out, where the server can.
+    let concurrently = if is_partitioned { "" } else { " CONCURRENTLY" };
+    let columns: Vec<_> = columns.iter().map(|column| quoted(column)).collect();
+    format!(
+        "CREATE UNIQUE INDEX{concurrently} ON {table} ({})",
+        columns.join(", ")
     )
 }

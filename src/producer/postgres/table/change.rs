@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 
 use super::infer::{NewType, Numbers, Wanted};
 use super::layout::{Layout, Role, is_needed, own};
-use super::mapping::{Mapping, Numbers as Fractions};
+use super::mapping::{Mapping, NewKeys, Numbers as Fractions};
 use super::name::{self, TableName, literal, quoted};
 use crate::record::Offset;
 
@@ -28,6 +28,8 @@ pub struct SchemaChange {
     widen: Vec<(String, Numbers)>,
     /// Columns that the COPY is to list from now on. No DDL.
     pub(super) list: BTreeSet<String>,
+    /// What the rows of a new table have once, as the configuration names it.
+    primary_key: Vec<String>,
     shown: String,
 }
 
@@ -82,6 +84,7 @@ impl SchemaChange {
                 .map(|(column, numbers)| (column.clone(), *numbers))
                 .collect(),
             list: wanted.list.clone(),
+            primary_key: mapping.conflict_key().to_vec(),
             shown: String::new(),
         };
         let widened: Vec<_> = change
@@ -113,12 +116,31 @@ impl SchemaChange {
             })
     }
 
+    /// The statements as far as they can be told without any message, with a comment on the rest.
+    pub(super) fn foreseen(mut self, layout: &Layout, mapping: &Mapping) -> String {
+        let known = |key: &String| {
+            self.keys.iter().any(|(known, _)| known == key) || own(self.raw).iter().any(|own| own.name == key)
+        };
+        let mut rest = String::new();
+        if mapping.new_keys == NewKeys::Evolve && !mapping.raw {
+            rest.push_str("-- and a column for each other key of the messages\n");
+        }
+        if !self.primary_key.iter().all(known) {
+            let key = std::mem::take(&mut self.primary_key);
+            if !layout.exists() {
+                let key: Vec<_> = key.iter().map(|name| quoted(name)).collect();
+                let _ = writeln!(rest, "-- with PRIMARY KEY ({})", key.join(", "));
+            }
+        }
+        self.sql(layout, &[]) + &rest
+    }
+
     /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
     /// nothing is left to do.
     pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
         let mut sql = String::new();
         let mut parts = Vec::new();
-        let mut comments = Vec::new();
+        let mut made: Vec<(String, &str)> = Vec::new();
         let add = if layout.exists() {
             "ADD COLUMN IF NOT EXISTS "
         } else {
@@ -135,15 +157,14 @@ impl SchemaChange {
         };
         let is_metadata = |role: Role| matches!(role, Role::Stage | Role::Offset | Role::ReceivedAt);
         parts.extend(new_own(&is_metadata));
-        let mut taken = BTreeSet::new();
         for (key, column_type) in &self.keys {
             if layout.column_of_key(key).is_some() {
                 continue;
             }
-            let name = free_name(key, |name| layout.has_column(name) || taken.contains(name));
+            let is_taken = |name: &str| layout.has_column(name) || made.iter().any(|(made, _)| made == name);
+            let name = free_name(key, is_taken);
             parts.push(format!("{add}{} {}", quoted(&name), column_type));
-            comments.push((name.clone(), name::comment(key)));
-            taken.insert(name);
+            made.push((name, key));
         }
         parts.extend(new_own(&|role| !is_metadata(role)));
         parts.extend(
@@ -151,6 +172,14 @@ impl SchemaChange {
                 .iter()
                 .map(|(column, to)| format!("ALTER COLUMN {} TYPE {}", quoted(column), to.sql())),
         );
+        if !layout.exists() && !self.primary_key.is_empty() {
+            let column_of = |key: &String| {
+                let found = made.iter().find(|(_, made_for)| made_for == key);
+                quoted(found.map_or(key, |(name, _)| name))
+            };
+            let columns: Vec<_> = self.primary_key.iter().map(column_of).collect();
+            parts.push(format!("PRIMARY KEY ({})", columns.join(", ")));
+        }
         // Writing to a string can't fail.
         if !layout.exists() {
             let _ = writeln!(
@@ -172,13 +201,13 @@ impl SchemaChange {
         } else if !parts.is_empty() {
             let _ = writeln!(sql, "ALTER TABLE {}\n    {};", self.table, parts.join(",\n    "));
         }
-        for (column, comment) in comments {
+        for (column, key) in made {
             let _ = writeln!(
                 sql,
                 "COMMENT ON COLUMN {}.{} IS {};",
                 self.table,
                 quoted(&column),
-                literal(&comment)
+                literal(&name::comment(key))
             );
         }
         sql

@@ -45,6 +45,49 @@ pub enum TableError {
         /// The table, quoted.
         table: String,
     },
+    /// A column of the key of `on_conflict` can't be filled by us.
+    #[error(
+        "column {column} of table {table} is of the key of on_conflict, but generated, or of a type that can't be written: the key must \
+         come from the messages. Take another column"
+    )]
+    KeyNotOurs {
+        /// The table, quoted.
+        table: String,
+        /// The column, as the configuration names it.
+        column: String,
+    },
+    /// A column of the key of `on_conflict` is not there, and may not be made.
+    #[error(
+        "table {table} has no column for {column}, which is of the key of on_conflict, and new_keys lets no message make one. Declare \
+         it with `columns`, or add it to the table"
+    )]
+    KeyNotDeclared {
+        /// The table, quoted.
+        table: String,
+        /// The column, as the configuration names it.
+        column: String,
+    },
+    /// Rows of one key can't be found.
+    #[error("table {table} has no unique index on the key of on_conflict. {}", index_advice(.ddl, .partitioned_by))]
+    NoUniqueIndex {
+        /// The table, quoted.
+        table: String,
+        /// The statement that makes it.
+        ddl: String,
+        /// The columns of the table's partitioning that the key lacks.
+        partitioned_by: Option<String>,
+    },
+    /// The server would refuse to look rows up by their key.
+    #[error(
+        "table {table} has {constraint} on the key of on_conflict, which is deferrable: the server refuses that. Make it one that is \
+         not deferrable"
+    )]
+    Deferrable {
+        /// The table, quoted.
+        table: String,
+        /// The constraint.
+        constraint: String,
+    },
     /// Others held locks on the table for longer than we tried.
     #[error(
         "table {table} can't be changed: {attempts} attempts ended in its lock_timeout; sessions that hold locks on it now: {}", pids(.blocking)
@@ -74,6 +117,15 @@ pub enum TableError {
         #[source]
         source: tokio_postgres::Error,
     },
+}
+
+fn index_advice(ddl: &str, partitioned_by: &Option<String>) -> String {
+    match partitioned_by {
+        None => format!("Make it: {ddl}"),
+        Some(columns) => format!(
+            "It is partitioned by {columns}, which a unique index has to contain: add that to `key`, and then make the index"
+        ),
+    }
 }
 
 fn pids(blocking: &[i32]) -> String {

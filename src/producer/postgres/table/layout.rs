@@ -55,6 +55,10 @@ pub(super) struct Column {
     pub(super) widenable: bool,
     /// Whether it takes values from a COPY, and of a type that we can write.
     pub(super) writable: bool,
+    /// Whether it is of the key of `on_conflict`, so that no row is without it.
+    pub(super) is_key: bool,
+    /// Its collation in SQL, where that is not the type's own.
+    pub(super) collation: Option<String>,
     has_default: bool,
     /// The key that goes here.
     key: Option<String>,
@@ -68,6 +72,12 @@ pub(super) struct Layout {
     pub(super) columns: Vec<Column>,
     /// Indexes of the columns in the COPY, in its order.
     pub(super) copy: Vec<usize>,
+    /// Whether the rows are numbered behind their columns, for those of one key are told apart by their order.
+    pub(super) ordered: bool,
+    /// Places in the COPY of the key of `on_conflict`, in the configuration's order.
+    pub(super) key: Vec<usize>,
+    /// Its columns that the table lacks.
+    pub(super) missing_key: Vec<String>,
     by_key: HashMap<String, usize>,
     highest_number: usize,
 }
@@ -89,8 +99,10 @@ impl Layout {
                 layout.add(row, table, choices)?;
             }
         }
+        layout.ordered = choices.mapping.on_conflict.is_some();
+        let key = layout.find_key(table, &choices.mapping)?;
         let listed = |column: &Column| {
-            let named = || !column.has_default || choices.named.contains(&column.name);
+            let named = || !column.has_default || column.is_key || choices.named.contains(&column.name);
             column.writable
                 && match column.role {
                     Role::Key => named(),
@@ -103,6 +115,8 @@ impl Layout {
         let (columns, copy) = (&layout.columns, &mut layout.copy);
         copy.extend((0..columns.len()).filter(|&index| listed(&columns[index])));
         copy.sort_by_key(|&index| columns[index].role == Role::Extra);
+        let place = |index: &usize| layout.copy.iter().position(|listed| listed == index);
+        layout.key = key.iter().filter_map(place).collect();
         Ok(layout)
     }
 
@@ -124,6 +138,8 @@ impl Layout {
                 type_name: String::new(),
                 widenable: false,
                 writable: true,
+                is_key: false,
+                collation: None,
                 has_default: false,
                 key,
             });
@@ -155,6 +171,8 @@ impl Layout {
             type_name: answer.text("type_name")?.to_owned(),
             widenable: made && may_widen && encoder == Encoder::Int8 && !choices.settled.contains(name),
             writable: answer.flag("writable")? && encoder != Encoder::Unsupported,
+            is_key: false,
+            collation: answer.optional("collation").map(str::to_owned),
             has_default: answer.flag("has_default")?,
             key,
             encoder,
@@ -168,6 +186,43 @@ impl Layout {
         self.highest_number = self.highest_number.max(answer.number("number")?);
         self.columns.push(column);
         Ok(())
+    }
+
+    /// The columns of the key of `on_conflict` that are there.
+    fn find_key(&mut self, table: &TableName, mapping: &Mapping) -> Result<Vec<usize>, TableError> {
+        let mut key = Vec::new();
+        for name in mapping.conflict_key() {
+            let own = own(mapping.raw)
+                .iter()
+                .any(|own| own.name == name && is_needed(own.role, mapping));
+            let index = if own {
+                self.columns.iter().position(|column| column.name == *name)
+            } else {
+                self.column_of_key(name)
+            };
+            match index {
+                None if own => {}
+                None => self.missing_key.push(name.clone()),
+                Some(index) if !self.columns[index].writable => {
+                    return Err(TableError::KeyNotOurs {
+                        table: table.to_string(),
+                        column: name.clone(),
+                    });
+                }
+                Some(index) => {
+                    self.columns[index].is_key = true;
+                    key.push(index);
+                }
+            }
+        }
+        let is_declared = |name: &String| mapping.names(name);
+        match self.missing_key.iter().find(|name| !is_declared(name)) {
+            Some(name) if mapping.new_keys != NewKeys::Evolve => Err(TableError::KeyNotDeclared {
+                table: table.to_string(),
+                column: name.clone(),
+            }),
+            _ => Ok(key),
+        }
     }
 
     /// Whether the table exists.

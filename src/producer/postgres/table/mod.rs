@@ -1,12 +1,12 @@
-//! One target table: from a message's bytes to binary COPY tuples, and the table's own making.
+//! The target tables of a stage: from a message's bytes to binary COPY tuples, and the tables' own making.
 //!
-//! The way of a message: [`record`] walks its JSON once, [`write`](mod@write) finds each key's column ([`keys`], [`layout`]) and
+//! The way of a message: [`router`] has it read and picks its table; [`record`] walks its JSON once, [`write`](mod@write) finds each key's column ([`keys`], [`layout`]) and
 //! lets the column's type choose how the raw text is written ([`encode`]) into [`rows`]. What the table lacks is
-//! gathered by [`infer`], becomes SQL in [`change`] and is done by [`alter`].
+//! gathered by [`infer`], becomes SQL in [`change`] and is done by [`alter`]; [`loading`] has the statements that take the rows.
 //!
-//! What the configuration asks for beyond that is a [`Mapping`]: its paths ([`path`]) are gathered into one [`plan`], which
-//! [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and which columns the
-//! values found belong to; [`column_type`] knows the types that can be declared.
+//! What the configuration asks for beyond that is a [`Mapping`] for each table: the paths ([`path`]) of all are gathered into
+//! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
+//! which columns the values found belong to; [`column_type`] knows the types that can be declared.
 //!
 //! Without one: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
 //! message in `_message`; what is not JSON is a dead letter. A key's column is found by the rule of [`name`]. Null and
@@ -25,11 +25,13 @@ mod error;
 mod infer;
 mod keys;
 mod layout;
+mod loading;
 mod mapping;
 mod name;
 mod path;
 mod plan;
 mod record;
+mod router;
 mod rows;
 mod search;
 mod select;
@@ -40,6 +42,7 @@ mod when;
 mod write;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -47,8 +50,13 @@ use tokio_postgres::Client;
 pub use change::SchemaChange;
 pub use column_type::{ColumnType, EpochUnit, ScalarType, UnknownType};
 pub use error::TableError;
-pub use mapping::{DeclaredColumn, Include, MAX_COLUMNS, Mapping, NewKeys, Nul, Numbers};
+pub use loading::{Loading, Upsert};
+pub use mapping::{
+    ConflictAction, DeclaredColumn, Include, MAX_COLUMNS, Mapping, NewKeys, Nul, Numbers, OnConflict,
+    RouterOptions, TableOptions,
+};
 pub use path::{Path, PathError, Step};
+pub use router::Router;
 pub use rows::{CopyRows, Row};
 pub use when::{Condition, Scalar, When};
 
@@ -57,36 +65,19 @@ use infer::Wanted;
 use keys::Keys;
 use layout::{Choices, Layout};
 use name::TableName;
-use plan::Plan;
 use record::Scanned;
-use search::Found;
 use select::Selection;
 use write::{Origin, Scratch, Writer};
 
 /// After [`Encoded::NeedsSchema`], offer this many messages before asking for the change: it then covers them all.
 pub const SAMPLE_MESSAGES: usize = 1_000;
 
-/// What is to be known about a target table.
-#[derive(Clone, Debug)]
-pub struct TableOptions {
-    /// The schema, made if it is missing.
-    pub schema: String,
-    /// The table, made if it is missing.
-    pub table: String,
-    /// The stage that the messages come from.
-    pub stage: String,
-    /// Which messages are for the table.
-    pub when: When,
-    /// How they become rows.
-    pub mapping: Mapping,
-}
-
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encoded {
     /// It is these many rows now.
     Rows(u32),
-    /// It is not for the table (`when`), or an empty list of records.
+    /// It is not for any table (`when`), or an empty list of records.
     Ignored,
     /// It can never become a row.
     DeadLetter {
@@ -95,13 +86,13 @@ pub enum Encoded {
         /// The record of the message that is at fault, if it is one.
         record_index: Option<u32>,
     },
-    /// Nothing was added to the rows. The table must be changed first ([`Table::wanted_change`], [`Table::apply`]), or,
+    /// Nothing was added to the rows. Its table must be changed first ([`Table::wanted_change`], [`Table::apply`]), or,
     /// when no change is wanted, the rows given belong to an earlier layout. From now on every message that could be
-    /// a row gets this answer and is only looked at, until `apply` or `load` has succeeded.
+    /// a row of it gets this answer and is only looked at, until `apply` or `load` has succeeded.
     NeedsSchema,
 }
 
-/// State of one stage's target table.
+/// One target table of a stage.
 #[derive(Debug)]
 pub struct Table {
     name: TableName,
@@ -114,54 +105,64 @@ pub struct Table {
     version: u64,
     keys: Keys,
     wanted: Wanted,
-    scanned: Scanned,
     /// What is asked of a message beyond its keys.
-    search: Option<Search>,
+    selection: Option<Selection>,
     scratch: Scratch,
     warned: BTreeSet<String>,
     when_made: String,
+    /// Which offsets it takes; all of them when nobody has said.
+    takes: Option<Takes>,
 }
 
-#[derive(Debug)]
-struct Search {
-    plan: Plan,
-    found: Found,
-    selection: Selection,
+/// Says of an offset whether its message is to become rows.
+#[derive(Clone)]
+pub struct Takes(pub Arc<dyn Fn(Offset) -> bool + Send + Sync>);
+
+impl fmt::Debug for Takes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Takes")
+    }
 }
 
 impl Table {
-    /// A table of which nothing is known yet: [`Table::load`] it first. A name that is too long for PostgreSQL is cut
-    /// by the rule for columns.
-    #[must_use]
-    pub fn new(options: TableOptions) -> Self {
+    fn new(schema: &str, table: &str, stage: &str, mapping: Mapping, selection: Option<Selection>) -> Self {
         let name = TableName {
-            schema: options.schema,
-            table: name::fitting(&options.table),
+            schema: schema.to_owned(),
+            table: table.to_owned(),
         };
-        let mut plan = Plan::new();
-        let selection = Selection::new(&mut plan, &options.when, &options.mapping);
         Self {
             shown: name.to_string(),
             name,
-            stage: options.stage,
-            search: selection.map(|selection| Search {
-                plan,
-                found: Found::default(),
-                selection,
-            }),
+            stage: stage.to_owned(),
+            selection,
             choices: Choices {
-                mapping: Arc::new(options.mapping),
+                mapping: Arc::new(mapping),
                 ..Choices::default()
             },
             layout: Layout::default(),
             version: 0,
             keys: Keys::default(),
             wanted: Wanted::default(),
-            scanned: Scanned::default(),
             scratch: Scratch::default(),
             warned: BTreeSet::new(),
             when_made: String::new(),
+            takes: None,
         }
+    }
+
+    /// How messages become its rows.
+    #[must_use]
+    pub fn mapping(&self) -> &Mapping {
+        &self.choices.mapping
+    }
+
+    fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
+    }
+
+    /// Ignores the messages of other offsets from now on.
+    pub fn take_only(&mut self, takes: Takes) {
+        self.takes = Some(takes);
     }
 
     /// Statements to be run in the transaction that makes the table, after it is made.
@@ -180,10 +181,11 @@ impl Table {
     /// and must not be sent.
     ///
     /// # Errors
-    /// When there is something else of that name, a table whose rows do not last, or one of our own columns has
-    /// another type; when the database refuses.
+    /// When there is something else of that name, a table whose rows do not last, one without the unique index that
+    /// `on_conflict` needs, or one of our own columns has another type; when the database refuses.
     pub async fn load(&mut self, client: &Client) -> Result<(), TableError> {
         let layout = Layout::read(client, &self.name, &self.choices).await?;
+        self.demand_unique_index(client, &layout).await?;
         if self.layout.exists() && !layout.exists() {
             tracing::warn!(
                 table = self.shown,
@@ -204,44 +206,29 @@ impl Table {
             });
         }
         self.layout = layout;
-        if let Some(search) = &mut self.search {
-            search.selection.resolve(&self.layout);
+        if let Some(selection) = &mut self.selection {
+            selection.resolve(&self.layout);
         }
         self.wanted = Wanted::default();
         self.keys.clear();
         Ok(())
     }
 
-    /// Encodes a whole message into `rows`, or says why not. Allocates nothing once the keys are known and the
-    /// buffers have grown.
-    pub fn encode(&mut self, offset: Offset, message: Message<'_>, rows: &mut CopyRows) -> Encoded {
+    /// Encodes the records of a message.
+    fn encode(
+        &mut self,
+        offset: Offset,
+        message: Message<'_>,
+        text: &str,
+        scanned: &Scanned,
+        rows: &mut CopyRows,
+    ) -> Encoded {
+        if self.takes.as_ref().is_some_and(|takes| !takes.0(offset)) {
+            return Encoded::Ignored;
+        }
         let mapping = &*self.choices.mapping;
-        let read = match &mut self.search {
-            Some(search) => search.found.read(&search.plan, message.payload, mapping.nul),
-            None if mapping.raw => self.scanned.read_whole(message.payload, mapping.nul),
-            None => self.scanned.read(message.payload, mapping.nul),
-        };
-        let text = match read {
-            Ok(text) => text,
-            Err(rejection) => {
-                return Encoded::DeadLetter {
-                    reason: rejection.to_string(),
-                    record_index: None,
-                };
-            }
-        };
-        let (scanned, slots): (&Scanned, &[_]) = match &mut self.search {
-            None => (&self.scanned, &[]),
-            Some(search) if !search.selection.matches(&search.found, text) => return Encoded::Ignored,
-            Some(search) if mapping.raw => (search.found.whole(search.selection.source), &[]),
-            Some(search) => {
-                let selection = &search.selection;
-                (
-                    search.found.records(selection.source, &selection.include),
-                    &selection.slots,
-                )
-            }
-        };
+        let selection = self.selection.as_ref();
+        let slots: &[_] = selection.map_or(&[], |selection| &selection.slots);
         if scanned.is_empty() {
             return Encoded::Ignored;
         }
@@ -284,7 +271,28 @@ impl Table {
         Encoded::Rows(u32::try_from(rows.len() - before).unwrap_or(u32::MAX))
     }
 
-    /// What [`Table::encode`] has found to be missing since the layout was loaded: the table itself, new columns,
+    /// Rows of one key can be found only by a unique index on it.
+    async fn demand_unique_index(&self, client: &Client, layout: &Layout) -> Result<(), TableError> {
+        let wanted = self.mapping().conflict_key().len();
+        if wanted == 0 || !layout.exists() || layout.key.len() < wanted {
+            return Ok(());
+        }
+        let names: Vec<_> = layout.copy_names().collect();
+        let key: Vec<_> = layout.key.iter().map(|&place| names[place]).collect();
+        let answer = catalog::unique_index(client, &self.name, &key).await?;
+        let table = self.shown.clone();
+        match answer.deferrable {
+            Some(constraint) => Err(TableError::Deferrable { table, constraint }),
+            None if answer.is_there => Ok(()),
+            None => Err(TableError::NoUniqueIndex {
+                table,
+                ddl: catalog::make_unique_index(&self.name, &key, answer.is_partitioned),
+                partitioned_by: answer.missing,
+            }),
+        }
+    }
+
+    /// What [`Router::encode`] has found to be missing since the layout was loaded: the table itself, new columns,
     /// wider ones. `None` after [`Encoded::NeedsSchema`] means that the rows given to it were of an earlier layout.
     #[must_use]
     pub fn wanted_change(&self) -> Option<SchemaChange> {
@@ -309,13 +317,7 @@ impl Table {
         self.load(client).await
     }
 
-    /// Statement that keeps others from changing the table until the end of a data transaction.
-    #[must_use]
-    pub fn lock_sql(&self) -> String {
-        format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.shown)
-    }
-
-    /// Query for [`Table::fingerprint_matches`], to be sent after the lock is taken: always one row with one column of
+    /// Query for [`Table::fingerprint_matches`], to be sent after its lock is taken: always one row with one column of
     /// text, NULL when there is no table.
     #[must_use]
     pub fn fingerprint_sql(&self) -> String {
@@ -329,21 +331,32 @@ impl Table {
         self.layout.fingerprint.as_deref() == fingerprint
     }
 
-    /// The COPY statement for the rows.
+    /// How the rows get into the table.
     #[must_use]
-    pub fn copy_sql(&self) -> String {
-        let columns: Vec<_> = self.layout.copy_names().map(name::quoted).collect();
-        format!(
-            "COPY {} ({}) FROM STDIN (FORMAT binary)",
-            self.shown,
-            columns.join(", ")
-        )
+    pub fn loading(&self) -> Loading {
+        Loading::new(&self.name, &self.layout, self.mapping().on_conflict.as_ref())
     }
 
     /// The DDL of a change as SQL, to be shown.
     #[must_use]
     pub fn describe(&self, change: &SchemaChange) -> String {
         change.to_string()
+    }
+
+    /// What would be made of the table by the configuration alone, as SQL; `None` when that is nothing. To the layout as
+    /// it was loaded, or else to no table at all.
+    #[must_use]
+    pub fn foreseen(&self) -> Option<String> {
+        let mapping = self.mapping();
+        let mut wanted = Wanted::default();
+        wanted.create = (!self.layout.exists()).then_some(Offset::ZERO);
+        wanted.metadata = lacks_own(&self.layout, mapping);
+        wanted.declared = lacks_declared(&self.layout, mapping);
+        if !(wanted.metadata || wanted.declared) {
+            return None;
+        }
+        let change = SchemaChange::new(&self.name, &self.stage, mapping, &wanted, &self.layout)?;
+        Some(change.foreseen(&self.layout, mapping))
     }
 }
 

@@ -2,13 +2,14 @@
 //! walked once whatever they ask for.
 //!
 //! Values that are asked for one by one get *slots*: from the message's root (`when`, `include`) or from a record
-//! (`columns` by path). Records are gathered by *sources*, one for each different `records` path.
+//! (`columns` by path). Records are gathered by *sources*, one for each different `records` path, and another one where
+//! arrays can be records as well.
 
 use std::collections::HashMap;
 
 use super::path::{Path, Step};
 
-/// Sources that one stage may have: their sets are kept as bits.
+/// Sources that one stage may have, and so the tables: their sets are kept as bits.
 pub(super) const MAX_SOURCES: usize = 64;
 
 /// A place in the tree.
@@ -67,10 +68,11 @@ impl Plan {
         }
     }
 
-    /// The source of the records at a path.
-    pub(super) fn source(&mut self, path: &Path) -> usize {
+    /// The source of the records at a path; `positional`: arrays can be records.
+    pub(super) fn source(&mut self, path: &Path, positional: bool) -> usize {
         let path = path.clone().without_last_each();
-        if let Some(known) = self.sources.iter().position(|source| source.path == path) {
+        let is_known = |source: &SourcePlan| source.path == path && source.positional == positional;
+        if let Some(known) = self.sources.iter().position(is_known) {
             return known;
         }
         let index = self.sources.len();
@@ -80,7 +82,7 @@ impl Plan {
         self.sources.push(SourcePlan {
             path,
             record,
-            positional: false,
+            positional,
         });
         index
     }
@@ -111,7 +113,6 @@ impl Plan {
             source: u32::try_from(source).unwrap_or(u32::MAX),
             slot,
         });
-        self.sources[source].positional |= matches!(path.steps().first(), Some(Step::Index(_)));
         slot
     }
 

@@ -84,6 +84,11 @@ impl Scanned {
         self.rule = rule;
     }
 
+    /// Has `\u0000` dealt with by this rule from now on.
+    pub(super) fn follow(&mut self, rule: Nul) {
+        self.rule = rule;
+    }
+
     /// A payload as text, if its length and its bytes can be that.
     pub(super) fn checked_text(payload: &[u8]) -> Result<&str, Rejection> {
         if payload.is_empty() {

@@ -7,6 +7,8 @@ use crate::record::Offset;
 
 /// Capacity that an emptied buffer keeps. One huge message must not hold its memory for ever.
 const RETAINED_BYTES: usize = 32 << 20;
+/// The same for the bounds of rows, beyond those of a usual transaction.
+const RETAINED_ROWS: usize = 1 << 17;
 
 /// Binary COPY tuples of one table, in order of offset, without the COPY's header and trailer.
 #[derive(Debug, Default)]
@@ -66,6 +68,12 @@ impl CopyRows {
         &self.bytes
     }
 
+    /// Bytes that it holds on to, full or empty.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.rows.capacity() * size_of::<Bounds>()
+    }
+
     /// How many values of these rows did not fit their column and stand in `_extra`.
     #[must_use]
     pub fn extra_values(&self) -> u64 {
@@ -109,6 +117,7 @@ impl CopyRows {
     /// Removes all rows, keeping a bounded part of the memory for the next ones.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.rows.shrink_to(RETAINED_ROWS);
         self.bytes.clear();
         self.bytes.shrink_to(RETAINED_BYTES);
         self.extra_values = 0;

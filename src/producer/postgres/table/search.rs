@@ -21,6 +21,10 @@ pub(super) struct Found {
     sources: Vec<Source>,
     /// The message itself.
     message: Option<Place>,
+    /// Whether `\u0000` stands in it.
+    any_nul: bool,
+    /// The message as one value, where that is asked for.
+    whole: Scanned,
     /// The values of root slots, by slot.
     roots: Vec<Option<Place>>,
     /// Active nodes of all levels of the walk, the outermost first.
@@ -48,16 +52,11 @@ enum State {
 
 impl Found {
     /// Reads a message in place of the one before and returns its text.
-    pub(super) fn read<'m>(
-        &mut self,
-        plan: &Plan,
-        payload: &'m [u8],
-        rule: Nul,
-    ) -> Result<&'m str, Rejection> {
+    pub(super) fn read<'m>(&mut self, plan: &Plan, payload: &'m [u8]) -> Result<&'m str, Rejection> {
         let text = Scanned::checked_text(payload)?;
         self.sources.resize_with(plan.sources.len(), Source::default);
         for source in &mut self.sources {
-            source.scanned.start(rule);
+            source.scanned.start(Nul::default());
             source.state = State::Missing;
         }
         self.roots.clear();
@@ -74,9 +73,7 @@ impl Found {
         }
         .value(&mut walk, 0, 0, 0)?;
         walk.finish()?;
-        if rule == Nul::DeadLetter && walk.any_nul {
-            return Err(Rejection::Nul);
-        }
+        self.any_nul = walk.any_nul;
         for source in &mut self.sources {
             if source.state != State::Records {
                 source.scanned.keep_whole(place.clone());
@@ -86,13 +83,21 @@ impl Found {
         Ok(text)
     }
 
-    /// The message as one value, in place of a source's records.
-    pub(super) fn whole(&mut self, source: usize) -> &Scanned {
-        let scanned = &mut self.sources[source].scanned;
-        if let Some(message) = &self.message {
-            scanned.keep_whole(message.clone());
+    /// Refuses a message with `\u0000` where the rule says so.
+    pub(super) fn check_nul(&self, rule: Nul) -> Result<(), Rejection> {
+        if rule == Nul::DeadLetter && self.any_nul {
+            return Err(Rejection::Nul);
         }
-        scanned
+        Ok(())
+    }
+
+    /// The message as one value, whatever stands in it.
+    pub(super) fn whole(&mut self, rule: Nul) -> &Scanned {
+        self.whole.start(rule);
+        if let Some(message) = &self.message {
+            self.whole.keep_whole(message.clone());
+        }
+        &self.whole
     }
 
     /// The value of a root slot.
@@ -101,9 +106,10 @@ impl Found {
         Some(place.of(text, Nul::Replace))
     }
 
-    /// The records of a source, with these root slots as columns of each.
-    pub(super) fn records(&mut self, source: usize, include: &[u32]) -> &Scanned {
+    /// The records of a source, with these root slots as columns of each. To be asked for once.
+    pub(super) fn records(&mut self, source: usize, include: &[u32], rule: Nul) -> &Scanned {
         let scanned = &mut self.sources[source].scanned;
+        scanned.follow(rule);
         for &slot in include {
             if let Some(place) = &self.roots[slot as usize] {
                 scanned.share(Field {
@@ -403,16 +409,16 @@ mod tests {
         #[test]
         fn the_records_of_the_message_itself_are_those_that_are_found_without_a_plan(text in json()) {
             let mut plan = Plan::new();
-            let source = plan.source(&path("$"));
+            let source = plan.source(&path("$"), false);
             let slot = plan.root_slot(&path("$.c"));
             let (mut found, mut plain) = (Found::default(), Scanned::default());
-            let searched = found.read(&plan, text.as_bytes(), Nul::Replace);
+            let searched = found.read(&plan, text.as_bytes());
             let read = plain.read(text.as_bytes(), Nul::Replace);
             match (searched, read) {
                 (Ok(text), Ok(_)) => {
                     // An empty list is no record here, and a message kept whole there.
                     if text.trim().replace(' ', "") != "[]" {
-                        let scanned = found.records(source, &[]);
+                        let scanned = found.records(source, &[], Nul::Replace);
                         prop_assert_eq!(records(scanned, text), records(&plain, text));
                         prop_assert_eq!(scanned.whole(text).is_some(), plain.whole(text).is_some());
                     }
@@ -429,8 +435,9 @@ mod tests {
         #[test]
         fn no_message_makes_the_search_panic(text in json(), bytes: Vec<u8>) {
             let mut plan = Plan::new();
-            let sources = ["$", "$.a", "$.a.b[*]", "$[1]", "$[*].a", "$[0][0].b"].map(|text| plan.source(&path(text)));
-            for source in sources {
+            let sources = ["$", "$.a", "$.a.b[*]", "$[1]", "$[*].a", "$[0][0].b"];
+            let sources = [true, false].map(|positional| sources.map(|text| plan.source(&path(text), positional))).concat();
+            for &source in &sources {
                 for place in ["$", "$.a", "$[0]", "$.b[1].c", "$[1].a"] {
                     plan.record_slot(source, &path(place));
                 }
@@ -438,9 +445,9 @@ mod tests {
             let root = plan.own_root_slot(&path("$.a.b"));
             let mut found = Found::default();
             for payload in [text.as_bytes(), &bytes] {
-                if let Ok(text) = found.read(&plan, payload, Nul::Strip) {
-                    for source in sources {
-                        let scanned = found.records(source, &[root]);
+                if let Ok(text) = found.read(&plan, payload) {
+                    for &source in &sources {
+                        let scanned = found.records(source, &[root], Nul::Strip);
                         records(scanned, text);
                         prop_assert!(scanned.records() == 0 || scanned.whole(text).is_none());
                     }

@@ -1,4 +1,4 @@
-//! What one mapping asks of a message, in terms of the stage's plan: is the message for it, and where do its columns
+//! What mappings ask of a message, in terms of the stage's plan: which messages are meant, and where the columns of a table
 //! get their values.
 
 use super::keys::Target;
@@ -9,35 +9,52 @@ use super::search::Found;
 use super::when::{Scalar, When};
 use super::write::{SlotColumn, column_target};
 
-/// The part of a plan that is of one mapping.
+/// Conditions, by slot.
+#[derive(Debug)]
+pub(super) struct Conditions(Vec<(u32, Vec<Scalar>)>);
+
+impl Conditions {
+    /// Adds what they look at to the plan.
+    pub(super) fn new(plan: &mut Plan, when: &When) -> Self {
+        let conditions = when.0.iter();
+        Self(
+            conditions
+                .map(|condition| (plan.root_slot(&condition.path), condition.values.clone()))
+                .collect(),
+        )
+    }
+
+    /// Whether a message meets all of them.
+    pub(super) fn are_met(&self, found: &Found, text: &str) -> bool {
+        self.0.iter().all(|(slot, values)| {
+            let value = found.root(text, *slot);
+            value.is_some_and(|value| values.iter().any(|wanted| wanted.is(value)))
+        })
+    }
+}
+
+/// The part of a plan that is of one table.
 #[derive(Debug)]
 pub(super) struct Selection {
-    when: Vec<(u32, Vec<Scalar>)>,
-    pub(super) source: usize,
+    /// Where its records are gathered; `None` when it keeps whole messages.
+    pub(super) source: Option<usize>,
     /// Slots that are columns of every record.
     pub(super) include: Vec<u32>,
-    /// The columns of slots, by slot.
+    /// The columns of slots, by slot; those of other tables are none.
     pub(super) slots: Vec<Option<SlotColumn>>,
 }
 
 impl Selection {
-    /// Adds what a mapping asks for to the plan. `None`, and nothing added, when it takes messages as they are.
-    pub(super) fn new(plan: &mut Plan, when: &When, mapping: &Mapping) -> Option<Self> {
-        let plain = when.0.is_empty()
-            && mapping.include.is_empty()
-            && mapping.records.steps().is_empty()
-            && mapping.by_path().next().is_none();
-        if plain {
-            return None;
-        }
-        let conditions = when.0.iter();
+    /// Adds what a mapping asks for to the plan.
+    pub(super) fn new(plan: &mut Plan, mapping: &Mapping) -> Self {
+        let source = (!mapping.raw).then(|| plan.source(&mapping.records, mapping.is_positional()));
         let mut selection = Self {
-            when: conditions
-                .map(|condition| (plan.root_slot(&condition.path), condition.values.clone()))
-                .collect(),
-            source: plan.source(&mapping.records),
+            source,
             include: Vec::new(),
             slots: Vec::new(),
+        };
+        let Some(source) = source else {
+            return selection;
         };
         for include in &mapping.include {
             let slot = plan.own_root_slot(&include.path);
@@ -45,10 +62,10 @@ impl Selection {
             selection.name(slot, &include.name);
         }
         for (name, path) in mapping.by_path() {
-            let slot = plan.record_slot(selection.source, path);
+            let slot = plan.record_slot(source, path);
             selection.name(slot, name);
         }
-        Some(selection)
+        selection
     }
 
     fn name(&mut self, slot: u32, name: &str) {
@@ -65,13 +82,5 @@ impl Selection {
         for column in self.slots.iter_mut().flatten() {
             column.target = column_target(layout, &column.name);
         }
-    }
-
-    /// Whether a message meets all conditions.
-    pub(super) fn matches(&self, found: &Found, text: &str) -> bool {
-        self.when.iter().all(|(slot, values)| {
-            let value = found.root(text, *slot);
-            value.is_some_and(|value| values.iter().any(|wanted| wanted.is(value)))
-        })
     }
 }

@@ -10,15 +10,14 @@ use super::walk::Rejection;
 use super::*;
 use crate::record::Timestamp;
 
+/// A stage with one table.
+fn router(mapping: Mapping) -> Router {
+    Router::new(RouterOptions::single("feed", "websocket_1", "t", mapping))
+}
+
 /// A table with a column `a`, `b` … for each of these and `_extra` and `_message`.
-fn table(encoders: &[Encoder]) -> Table {
-    let mut table = Table::new(TableOptions {
-        schema: "feed".to_owned(),
-        table: "t".to_owned(),
-        stage: "websocket_1".to_owned(),
-        when: When::default(),
-        mapping: Mapping::default(),
-    });
+fn table(encoders: &[Encoder]) -> Router {
+    let mut router = router(Mapping::default());
     let names: Vec<_> = ('a'..).take(encoders.len()).map(String::from).collect();
     let mut columns: Vec<_> = names
         .iter()
@@ -27,8 +26,8 @@ fn table(encoders: &[Encoder]) -> Table {
         .collect();
     columns.push((name::MESSAGE, Encoder::Jsonb));
     columns.push((name::EXTRA, Encoder::Jsonb));
-    table.layout = Layout::of(&columns);
-    table
+    router.tables_mut()[0].layout = Layout::of(&columns);
+    router
 }
 
 const ALL: [Encoder; 21] = [
@@ -60,12 +59,12 @@ const ALL: [Encoder; 21] = [
     Encoder::Bytea { base64: false },
 ];
 
-fn encode(table: &mut Table, payload: &[u8], rows: &mut CopyRows) -> Encoded {
+fn encode(router: &mut Router, payload: &[u8], rows: &mut CopyRows) -> Encoded {
     let message = Message {
         payload,
         received_at: Timestamp::from_micros(0),
     };
-    table.encode(Offset::new(7), message, rows)
+    router.encode(Offset::new(7), message, std::slice::from_mut(rows))
 }
 
 fn reason(payload: &[u8]) -> String {
@@ -192,7 +191,7 @@ proptest! {
             Encoded::Ignored => prop_assert!(false, "nothing is left out without being told"),
             Encoded::NeedsSchema => {
                 prop_assert!(rows.bytes().is_empty());
-                prop_assert!(table.wanted_change().is_some());
+                prop_assert!(table.tables()[0].wanted_change().is_some());
             }
         }
         for row in rows.iter() {
@@ -354,6 +353,7 @@ fn a_message_that_the_table_is_not_ready_for_leaves_no_row() {
         encode(&mut table, b"{", &mut rows),
         Encoded::DeadLetter { .. }
     ));
+    let table = &table.tables()[0];
     let change = table.wanted_change().unwrap();
     assert_eq!(
         table.describe(&change),
@@ -366,9 +366,7 @@ COMMENT ON COLUMN "feed"."t"."new" IS 'socket-el key: "new"';
 
 #[test]
 fn the_ddl_of_a_new_table_is_shown_whole() {
-    let mut table = table(&[]);
-    table.layout = Layout::default();
-    table.choices.mapping = Arc::new(Mapping {
+    let mut table = router(Mapping {
         metadata: true,
         ..Mapping::default()
     });
@@ -377,7 +375,7 @@ fn the_ddl_of_a_new_table_is_shown_whole() {
         encode(&mut table, message, &mut CopyRows::new()),
         Encoded::NeedsSchema
     );
-    let change = table.wanted_change().unwrap();
+    let change = table.tables()[0].wanted_change().unwrap();
     assert_eq!(
         change.to_string(),
         r#"CREATE TABLE IF NOT EXISTS "feed"."t" (

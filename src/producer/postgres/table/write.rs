@@ -25,6 +25,8 @@ const NO_FIELD: usize = usize::MAX;
 pub(super) struct Scratch {
     /// For each of the COPY's columns, the field that goes there.
     fields: Vec<usize>,
+    /// Fields that have no place in the tuple.
+    unlisted: Vec<(usize, Target)>,
     /// Fields that go to `_extra`.
     extras: Vec<usize>,
     /// Values of the record that were dropped.
@@ -87,6 +89,19 @@ impl Writer<'_> {
         let Some(whole) = scanned.whole(origin.text) else {
             return Ok(());
         };
+        self.sort_fields(origin, scanned, 0..0)
+            .and_then(|()| {
+                self.note_whole(origin);
+                self.tuple(origin, scanned, Some(whole), 0, rows)
+            })
+            .map_err(|reason| Refused {
+                reason,
+                record_index: 0,
+            })
+    }
+
+    /// A message is kept whole.
+    fn note_whole(&mut self, origin: Origin<'_>) {
         self.wanted.message |= !self.layout.has(Role::Message);
         if !self.mapping.raw && !self.warned.contains("_message") {
             self.warned.insert("_message".to_owned());
@@ -98,12 +113,6 @@ impl Writer<'_> {
                  column _message; `columns` with paths takes them apart, `when` leaves them out, `mapping: raw` keeps all so"
             );
         }
-        self.sort_fields(origin, scanned, 0..0)
-            .and_then(|()| self.tuple(origin, scanned, Some(whole), 0, rows))
-            .map_err(|reason| Refused {
-                reason,
-                record_index: 0,
-            })
     }
 
     fn empty_fields(&mut self) {
@@ -119,6 +128,7 @@ impl Writer<'_> {
         record: Range<usize>,
     ) -> Result<(), String> {
         self.empty_fields();
+        self.scratch.unlisted.clear();
         self.scratch.extras.clear();
         self.scratch.discarded = 0;
         let (layout, mapping) = (self.layout, self.mapping);
@@ -136,7 +146,41 @@ impl Writer<'_> {
             if let Target::Listed(place) = target {
                 self.scratch.fields[place] = field;
             } else if target != Target::Skip {
-                self.unlisted(origin, scanned, field, target)?;
+                self.scratch.unlisted.push((field, target));
+            }
+        }
+        // First, so that a record that can't be a row makes no columns.
+        if self.layout.ordered {
+            self.check_key(origin, scanned)?;
+        }
+        for index in 0..self.scratch.unlisted.len() {
+            let (field, target) = self.scratch.unlisted[index];
+            self.unlisted(origin, scanned, field, target)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a record that lacks a part of the key of `on_conflict`: NULL is never in conflict, so that it could not stand once.
+    fn check_key(&self, origin: Origin<'_>, scanned: &Scanned) -> Result<(), String> {
+        let layout = self.layout;
+        let has_value = |field: usize| scanned.value(origin.text, field).kind != Kind::Null;
+        for &place in &layout.key {
+            let column = &layout.columns[layout.copy[place]];
+            let field = self.scratch.fields[place];
+            if column.role == Role::Key && (field == NO_FIELD || !has_value(field)) {
+                return Err(lacks_key(&column.name));
+            }
+        }
+        for name in &layout.missing_key {
+            let is_it = |&(field, target): &(usize, Target)| {
+                let found = match scanned.name(origin.text, field) {
+                    FieldName::Key(raw) => encode::text::unescape(raw, Nul::Replace),
+                    FieldName::Slot(slot) => Cow::Borrowed(slot_name(self.slots, slot)),
+                };
+                target == Target::Unknown && found == name.as_str() && has_value(field)
+            };
+            if !self.scratch.unlisted.iter().any(is_it) {
+                return Err(lacks_key(name));
             }
         }
         Ok(())
@@ -197,10 +241,12 @@ impl Writer<'_> {
                 } else {
                     Cow::Borrowed(raw)
                 };
-                if !self
-                    .wanted
-                    .key(&key, value, self.layout.room(self.mapping.max_columns))
-                {
+                let room = if self.layout.missing_key.iter().any(|name| *name == key) {
+                    usize::MAX
+                } else {
+                    self.layout.room(self.mapping.max_columns)
+                };
+                if !self.wanted.key(&key, value, room) {
                     self.scratch.extras.push(field);
                     if !self.warned.contains("columns") {
                         self.warned.insert("columns".to_owned());
@@ -225,8 +271,10 @@ impl Writer<'_> {
         rows: &mut CopyRows,
     ) -> Result<(), String> {
         let layout = self.layout;
+        let order = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let out = &mut rows.bytes;
-        let columns = u16::try_from(layout.copy.len()).unwrap_or(u16::MAX);
+        let columns = layout.copy.len() + usize::from(layout.ordered);
+        let columns = u16::try_from(columns).unwrap_or(u16::MAX);
         out.extend_from_slice(&columns.to_be_bytes());
         for (place, &index) in layout.copy.iter().enumerate() {
             let column = &layout.columns[index];
@@ -244,6 +292,9 @@ impl Writer<'_> {
                 }
                 Role::Extra => self.extra(origin, scanned, &column.encoder, out),
             }
+        }
+        if layout.ordered {
+            encode::write_bigint(order, out);
         }
         let extras = &self.scratch.extras;
         self.wanted.extra |= !extras.is_empty() && !self.layout.has(Role::Extra);
@@ -289,6 +340,12 @@ impl Writer<'_> {
             let numbers = self.wanted.widen.entry(column.name.clone()).or_default();
             numbers.add(value);
             return Ok(());
+        }
+        if column.is_key {
+            return Err(format!(
+                "the value for column {:?} does not fit its type {}, and the column is of the key of on_conflict",
+                column.name, column.type_name
+            ));
         }
         self.scratch.extras.push(field);
         if !self.warned.contains(&column.name) {
@@ -339,6 +396,10 @@ impl Writer<'_> {
         let quoted = serde_json::Value::from(name).to_string();
         quoted[1..quoted.len() - 1].to_owned()
     }
+}
+
+fn lacks_key(name: &str) -> String {
+    format!("the record has no value for {name:?}, which is of the key of on_conflict")
 }
 
 /// The name of a slot's column.

@@ -13,13 +13,10 @@ use crate::stage::Stage as _;
 use crate::stage::path::replay_cursor;
 
 fn with_metadata() -> PostgresOptions {
-    PostgresOptions {
-        mapping: Mapping {
-            metadata: true,
-            ..Mapping::default()
-        },
-        ..PostgresOptions::default()
-    }
+    PostgresOptions::mapped(Mapping {
+        metadata: true,
+        ..Mapping::default()
+    })
 }
 
 /// A stage whose `messages` are delivered.
@@ -58,7 +55,10 @@ async fn a_table_that_was_dropped_while_running_gets_every_row_back_once_and_a_s
 
     let operator = Operator::new(database.target(), &stage);
     let plan = operator.begins(&everything_from(0)).await.unwrap();
-    assert_eq!((plan.doubles, plan.to), (Doubles::MadeLater, Offset::new(30_000)));
+    assert_eq!(
+        (plan.tables[0].doubles, plan.to),
+        (Doubles::MadeLater, Offset::new(30_000))
+    );
     assert_eq!(stage.cursor(&replay_cursor(PRODUCER)), Some(Offset::ZERO));
     // Normal delivery goes on beside it.
     stage.put_numbers(31_000..32_000);
@@ -97,7 +97,7 @@ async fn a_table_that_is_missing_or_empty_gets_everything_up_to_the_cursor() {
     for lost in ["DROP TABLE trades", "TRUNCATE trades"] {
         database.sql(lost).await;
         let plan = operator.replays(&everything_from(0)).await;
-        assert_eq!((plan.doubles, plan.messages), (Doubles::NoneThere, 500));
+        assert_eq!((plan.tables[0].doubles, plan.messages), (Doubles::NoneThere, 500));
         database.holds_exactly("trades", 500).await;
         operator.begins(&everything_from(0)).await.unwrap_err();
     }
@@ -137,7 +137,10 @@ async fn rows_that_tell_their_offsets_are_left_out_and_the_deleted_ones_come_bac
         .parse()
         .unwrap();
     let plan = operator.replays(&everything_from(0)).await;
-    assert_eq!((plan.doubles, plan.standing), (Doubles::LeftOut, standing));
+    assert_eq!(
+        (plan.tables[0].doubles, plan.standing()),
+        (Doubles::LeftOut, standing)
+    );
     database.holds_exactly("trades", 30_000).await;
     // With everything there, nothing comes.
     operator.replays(&everything_from(0)).await;

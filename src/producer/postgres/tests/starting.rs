@@ -152,7 +152,7 @@ async fn a_probe_says_what_would_be_made_and_changes_nothing() {
         lines.contains("CREATE TABLE IF NOT EXISTS \"public\".\"_socket_el_cursor\""),
         "{lines}"
     );
-    assert!(lines.contains("public.trades would be made"), "{lines}");
+    assert!(lines.contains("\"trades\" would be made"), "{lines}");
     assert_eq!(
         database
             .sql("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::super::session::Timing;
 use super::super::{PostgresOptions, PostgresProducer, Target};
+use crate::config::{Section, Variables};
 use crate::exit::RunnerError;
 use crate::private_postgres::{Options, PrivatePostgres};
 use crate::producer::{Producer as _, ProducerContext, RunUntil, Start};
@@ -349,6 +350,17 @@ impl Engine {
         until: RunUntil,
         timing: Timing,
     ) -> Self {
+        Self::mapped(target, stages, PostgresOptions::default(), until, timing)
+    }
+
+    /// With other keys than none.
+    pub(super) fn mapped(
+        target: Target,
+        stages: &[&Arc<MemoryStage>],
+        options: PostgresOptions,
+        until: RunUntil,
+        timing: Timing,
+    ) -> Self {
         let stop = CancellationToken::new();
         let stats = Arc::new(ProducerStats::default());
         let context = ProducerContext {
@@ -359,7 +371,7 @@ impl Engine {
             stats: stats.clone(),
             stop: stop.clone(),
         };
-        let mut producer = PostgresProducer::new(target, PostgresOptions::default());
+        let mut producer = PostgresProducer::new(target, options);
         producer.timing = timing;
         let task = tokio::spawn(Box::new(producer).run(context));
         Self { task, stop, stats }
@@ -402,6 +414,14 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     });
     assert!(reached.await.is_ok(), "waited in vain until {what}");
+}
+
+/// The options that these keys of `config.yml` make.
+pub(super) fn options(keys: &str) -> PostgresOptions {
+    let read = Section::read_text(keys, &Variables::default(), |section| {
+        PostgresOptions::read(section, PRODUCER)
+    });
+    read.unwrap_or_else(|error| panic!("{error}")).unwrap()
 }
 
 /// A TCP proxy in front of a server, which can swallow the answer to a COMMIT and cut the connection.
