@@ -211,3 +211,38 @@ async fn init_writes_what_check_accepts_for_its_owner_only_and_never_overwrites(
     assert_eq!(fs::read_to_string(&config).unwrap(), "runners: []\n");
     assert!(profile.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_shows_the_tables_of_every_route_as_sql_and_what_the_database_lacks_of_them() {
+    let database = Database::shared().await;
+    let workspace = Workspace::direct(&database);
+    let source = Source::start().await;
+    let keys = "routes:\n  - { when: { $.a: 1 }, table: prices, columns: { s: text, p: numeric }, on_conflict: { key: [s], action: update } }\n  - {}";
+    workspace.write_config(&config(&[("websocket_1", &source.url())], keys));
+    let mut check = workspace.start(&CHECK);
+    check.ends_with(0).await;
+    let told = check.stdout();
+    for line in [
+        "stage websocket_1: table \"public\".\"prices\" is made so:",
+        "\"p\" numeric,",
+        "PRIMARY KEY (\"s\")",
+        "stage websocket_1: table \"public\".\"websocket_1\" is made from its first messages",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    database.rows("CREATE TABLE prices (s text)").await;
+    let mut check = workspace.start(&[&CHECK[..], &["--connect"]].concat());
+    check.ends_with(0).await;
+    let told = check.stdout();
+    let index = "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"prices\" (\"s\")";
+    assert!(told.contains(&format!("would be held: table \"public\".\"prices\" has no unique index on the key of on_conflict. Make it: {index}")), "{told}");
+    database.rows(index).await;
+    let mut check = workspace.start(&[&CHECK[..], &["--connect"]].concat());
+    check.ends_with(0).await;
+    let told = check.stdout();
+    assert!(
+        told.contains("exists, and would be changed so:")
+            && told.contains("ADD COLUMN IF NOT EXISTS \"p\" numeric"),
+        "{told}"
+    );
+}

@@ -33,11 +33,35 @@ pub(crate) fn random_life() -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_was_staged_before_a_kill_is_a_row_exactly_once() {
+    killed_again_and_again("metadata: true", "websocket_1", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_staged_before_a_kill_is_a_row_of_one_of_several_tables_exactly_once() {
+    killed_again_and_again(
+        "metadata: true\nroutes:\n  - { when: { $.direction: sell }, table: sales }\n  - { when: { $.direction: buy }, table: purchases }",
+        "trades",
+        // What stands in the wrong table stands nowhere.
+        "CREATE TABLE sales (seq bigint, direction text, _stage text, _offset bigint, _received_at timestamptz); \
+         CREATE TABLE purchases (LIKE sales); \
+         CREATE VIEW trades AS SELECT seq, _offset FROM sales WHERE direction = 'sell' AND seq % 2 = 1 \
+         UNION ALL SELECT seq, _offset FROM purchases WHERE direction = 'buy' AND seq % 2 = 0",
+    )
+    .await;
+}
+
+/// Kills the engine at random instants, and compares what the stage holds with what is a row in `rows`, a table or a view that
+/// `setup` makes.
+async fn killed_again_and_again(producer_keys: &str, rows: &str, setup: &str) {
     let kills = kills();
     let database = Database::shared().await;
+    if !setup.is_empty() {
+        database.rows(setup).await;
+    }
+    let last_seq = format!("SELECT max(seq) FROM {rows}");
     let workspace = Workspace::direct(&database);
     let source = Source::start().await;
-    workspace.write_config(&config(&[("websocket_1", &source.url())], "metadata: true"));
+    workspace.write_config(&config(&[("websocket_1", &source.url())], producer_keys));
 
     for kill in 0..kills {
         source.release(STEP);
@@ -60,17 +84,17 @@ async fn whatever_was_staged_before_a_kill_is_a_row_exactly_once() {
     let mut engine = workspace.run();
     engine
         .until("the last message is a row", async || {
-            database.number("SELECT max(seq) FROM websocket_1").await == Some(last)
+            database.number(&last_seq).await == Some(last)
         })
         .await;
     engine.stops_cleanly().await;
     workspace.drain().await;
 
-    let seen = tally_by_offset(&database, "websocket_1").await;
+    let seen = tally_by_offset(&database, rows).await;
     assert_eq!(seen, Tally::each_once(seen.rows));
     // A killed connection loses the end of what was sent to it. Nothing is missing anywhere else.
     let starts = source.starts().await;
-    let missing = missing_stretches(&database, "websocket_1").await;
+    let missing = missing_stretches(&database, rows).await;
     for (first, count) in &missing {
         assert!(
             starts.contains(&(first + count)),
@@ -81,7 +105,7 @@ async fn whatever_was_staged_before_a_kill_is_a_row_exactly_once() {
     let staged = inspect::offsets(&workspace, "websocket_1").await;
     let delivered = inspect::runs(
         database
-            .rows("SELECT _offset FROM websocket_1 ORDER BY _offset")
+            .rows(&format!("SELECT _offset FROM {rows} ORDER BY _offset"))
             .await
             .iter()
             .map(|row| row[0].as_ref().unwrap().parse().unwrap()),

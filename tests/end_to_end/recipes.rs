@@ -103,7 +103,7 @@ const COINBASE: [&str; 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trades_of_coinbase() {
     Recipe {
-        heading: "Coinbase",
+        heading: "Coinbase: the trades",
         messages: &COINBASE,
         ignored: 2,
         dead_letters: 0,
@@ -112,6 +112,71 @@ async fn the_trades_of_coinbase() {
             "11|14.7775|0.04|2021-04-17 16:43:30.244075|uuid",
             "12|0.00001305|985|2021-04-18 00:00:00.000001|uuid",
         ],
+    }
+    .works()
+    .await;
+}
+
+/// Tickers of one product and of another, the first twice.
+const TICKERS: [&str; 3] = [
+    r#"{"type":"ticker","sequence":1,"product_id":"AAA-BBB","price":"14.7775","best_bid":"14.7550","best_ask":"14.8060","volume_24h":"94381.28000000","side":"buy","time":"2021-04-17T16:43:30.244075Z","trade_id":11,"last_size":"0.04"}"#,
+    r#"{"type":"ticker","sequence":2,"product_id":"CCC-BBB","price":"0.00001305","best_bid":"0.00001300","best_ask":"0.00001310","volume_24h":"7","side":"sell","time":"2021-04-17T16:43:31Z","trade_id":5,"last_size":"985"}"#,
+    r#"{"type":"ticker","sequence":3,"product_id":"AAA-BBB","price":"14.80","best_bid":"14.79","best_ask":"14.81","volume_24h":"94382.0","side":"buy","time":"2021-04-17T16:43:32Z","trade_id":12,"last_size":"1"}"#,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_type_of_coinbase_in_a_table_of_its_own() {
+    let snapshot = r#"{"type":"snapshot","product_id":"AAA-BBB","asks":[["1.5","2"]],"bids":[]}"#;
+    let changes = r#"{"type":"l2update","product_id":"CCC-BBB","changes":[["buy","0.10","3"],["sell","0.2","0"]],"time":"2021-04-17T16:43:38Z"}"#;
+    Recipe {
+        heading: "Coinbase: each type",
+        messages: &[
+            COINBASE[0], COINBASE[1], TICKERS[0], COINBASE[2], TICKERS[1], snapshot, COINBASE[3], TICKERS[2], changes,
+        ],
+        ignored: 1,
+        dead_letters: 0,
+        query: "SELECT 'trade', trade_id::text, price, size, pg_typeof(maker_order_id)::text FROM trades \
+                UNION ALL SELECT 'ticker', product_id, price, last_size, best_bid::text FROM tickers \
+                UNION ALL SELECT 'level', product_id, price, size, side || to_char(time AT TIME ZONE 'UTC', ' SS.MS') FROM levels \
+                UNION ALL SELECT 'book', product_id, NULL, NULL, asks::text || bids::text FROM books ORDER BY 1, 2, 3",
+        rows: &[
+            "book|AAA-BBB|~|~|[[\"1.5\", \"2\"]][]",
+            "level|AAA-BBB|0.00001306|660.5|sell 37.075",
+            "level|CCC-BBB|0.10|3|buy 38.000",
+            "level|CCC-BBB|0.2|0|sell 38.000",
+            "ticker|AAA-BBB|14.80|1|14.79",
+            "ticker|CCC-BBB|0.00001305|985|0.00001300",
+            "trade|11|14.7775|0.04|uuid",
+            "trade|12|0.00001305|985|uuid",
+        ],
+    }
+    .works()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_ticker_of_each_product() {
+    Recipe {
+        heading: "Tickers",
+        messages: &[COINBASE[0], TICKERS[0], TICKERS[1], TICKERS[2]],
+        ignored: 1,
+        dead_letters: 0,
+        query: "SELECT product_id, price, volume_24h, sequence FROM tickers ORDER BY 1",
+        rows: &["AAA-BBB|14.80|94382.0|3", "CCC-BBB|0.00001305|7|2"],
+    }
+    .works()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trades_that_come_again_stand_once() {
+    Recipe {
+        heading: "Trades that the feed sends again",
+        messages: &[COINBASE[1], COINBASE[3], COINBASE[1], COINBASE[0], COINBASE[3]],
+        ignored: 1,
+        dead_letters: 0,
+        query: "SELECT trade_id, type, price FROM trades ORDER BY 1",
+        rows: &["11|last_match|14.7775", "12|match|0.00001305"],
     }
     .works()
     .await;

@@ -159,11 +159,12 @@ where
     }
 }
 
-/// A trade of the shape that the engine was first made for.
+/// A trade of the shape that the engine was first made for; those with an odd number are sales.
 fn trade(seq: u64) -> String {
     let cents = seq % 10_000;
+    let direction = if seq.is_multiple_of(2) { "buy" } else { "sell" };
     format!(
-        r#"{{"exchange":"test","base":"bitcoin","quote":"tether","direction":"buy","price":{cents}.25,"volume":0.5,"timestamp":{},"priceUsd":{cents}.5,"seq":{seq}}}"#,
+        r#"{{"exchange":"test","base":"bitcoin","quote":"tether","direction":"{direction}","price":{cents}.25,"volume":0.5,"timestamp":{},"priceUsd":{cents}.5,"seq":{seq}}}"#,
         1_600_000_000_000_u64 + seq,
     )
 }
