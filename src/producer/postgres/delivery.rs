@@ -1,7 +1,9 @@
 //! The loop of a producer: takes its stages in turn, one transaction each, and encodes the next while the present one
 //! is being committed.
 //!
-//! Memory is bounded: at most two transactions exist at a time, each within the limits of `encode`.
+//! Memory is bounded: at most two transactions exist at a time, each within the limits of `batching`.
+
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, select_all};
 use tokio::time::{Instant, sleep_until};
@@ -57,12 +59,18 @@ impl Delivery {
         timing: Timing,
         context: ProducerContext,
     ) -> Result<Self, RunnerError> {
-        let lanes = context
+        let mut lanes = context
             .stages
             .iter()
             .map(|stage| Lane::new(stage.clone(), &context.name, target.schema(), options, &timing))
-            .collect::<Result<_, String>>()
+            .collect::<Result<Vec<_>, String>>()
             .map_err(|error| RunnerError::new(ExitReason::Configuration, error))?;
+        if context.until == RunUntil::Drained {
+            // Nothing more comes that would be worth waiting for.
+            for lane in &mut lanes {
+                lane.filling.batching.interval = Duration::ZERO;
+            }
+        }
         Ok(Self {
             tables: OwnTables::new(target.schema()),
             target,
@@ -139,6 +147,7 @@ impl Delivery {
             self.recover(prepared, failure).await?;
             return Ok(Step::GoOn);
         }
+        self.lanes[prepared.lane].filling.begins();
         let (finished, next) = tokio::join!(
             transaction::finish(session, &self.timing, &self.tables, &key, claim, &mut prepared),
             prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare),
@@ -206,7 +215,8 @@ impl Delivery {
         let wake = self
             .lanes
             .iter()
-            .filter_map(Lane::waits_until)
+            .flat_map(|lane| [lane.waits_until(), lane.filling.waits_until()])
+            .flatten()
             .fold(look, Instant::min);
         let stop = self.context.stop.clone();
         let mut heads: Vec<BoxFuture<'_, Result<(), StageError>>> = self
@@ -218,9 +228,10 @@ impl Delivery {
                     head,
                     stage,
                     position,
+                    filling,
                     ..
                 } = lane;
-                let position = *position;
+                let position = filling.seen().max(*position);
                 let woken = async move {
                     if head.wait_for(|head| *head > position).await.is_ok() {
                         return Ok(());

@@ -1,21 +1,16 @@
 //! From batches of a stage to a prepared transaction: the CPU-bound half of delivery, run beside the commit of the
 //! transaction before.
 //!
-//! Whole messages only. Bounded by [`MAX_ROWS`], [`MAX_BYTES`] and the lane's own limit; at least one message is
-//! taken whatever its size.
+//! Whole messages only. Bounded by [`Batching`] and the lane's own limit; at least one message is taken whatever its size.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::batching::Batching;
 use super::dead_letter::{DeadLetter, Verdict};
 use super::table::{CopyRows, Encoded, Router, SAMPLE_MESSAGES};
 use crate::record::Offset;
 use crate::stage::StagedBatch;
-
-/// The most rows of one transaction, of all its tables together (a last message of several rows may pass it).
-pub(super) const MAX_ROWS: usize = 20_000;
-/// The most bytes of payload, or of encoded rows, of one transaction (its last message may pass it).
-pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// What to encode, and with what.
 pub(super) struct Job {
@@ -29,6 +24,7 @@ pub(super) struct Job {
     pub(super) next: Offset,
     /// The most messages.
     pub(super) messages: usize,
+    pub(super) batching: Batching,
     /// Messages that the server refused before.
     pub(super) condemned: BTreeMap<Offset, Verdict>,
 }
@@ -81,7 +77,9 @@ impl Job {
         for (offset, message) in left.by_ref() {
             let rows = self.rows.iter().map(CopyRows::len).sum::<usize>();
             let encoded = self.rows.iter().map(|rows| rows.bytes().len()).sum();
-            let full = messages >= self.messages || rows >= MAX_ROWS || bytes.max(encoded) >= MAX_BYTES;
+            let full = messages >= self.messages
+                || rows >= self.batching.rows
+                || bytes.max(encoded) >= self.batching.bytes;
             if full && messages > 0 {
                 end = offset;
                 break;

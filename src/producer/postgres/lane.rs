@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::PostgresOptions;
+use super::batching::Filling;
 use super::cursor::{Claim, CursorKey, OwnTables};
 use super::dead_letter::Verdict;
-use super::encode::{Done, Job, MAX_BYTES, MAX_ROWS, Outcome};
+use super::encode::{Done, Job, Outcome};
 use super::made;
 use super::session::Timing;
 use super::spare::Spare;
@@ -75,6 +76,7 @@ pub(super) struct Lane {
     condemned: BTreeMap<Offset, Verdict>,
     /// The most messages of a transaction: halved while looking for a message that the server refuses.
     limit: usize,
+    pub(super) filling: Filling,
     pub(super) reloads: u32,
     /// Changes of the table since something was committed.
     changes: u32,
@@ -124,7 +126,8 @@ impl Lane {
             position: Offset::ZERO,
             in_flight: None,
             condemned: BTreeMap::new(),
-            limit: MAX_ROWS,
+            limit: options.batch.rows,
+            filling: Filling::new(options.batch),
             reloads: 0,
             changes: 0,
             reloaded_once: false,
@@ -222,6 +225,7 @@ impl Lane {
     /// The transaction in flight is known not to be committed.
     pub(super) fn turned_back(&mut self) {
         self.in_flight = None;
+        self.filling.failed();
         self.position = self.cursor;
     }
 
@@ -244,7 +248,7 @@ impl Lane {
         self.arrived(prepared.end, stats);
         self.cursor = prepared.end;
         self.condemned = self.condemned.split_off(&prepared.end);
-        self.limit = self.limit.saturating_mul(2).min(MAX_ROWS);
+        self.limit = self.limit.saturating_mul(2).min(self.filling.batching.rows);
         self.reloads = 0;
         self.changes = 0;
         self.reloaded_once = false;
@@ -273,9 +277,8 @@ impl Lane {
 
     /// Takes half of `messages` the next time, at least one.
     pub(super) fn halve(&mut self, messages: u64) {
-        self.limit = usize::try_from(messages / 2)
-            .unwrap_or(MAX_ROWS)
-            .clamp(1, MAX_ROWS);
+        let most = self.filling.batching.rows;
+        self.limit = usize::try_from(messages / 2).unwrap_or(most).clamp(1, most);
     }
 
     /// Reads and encodes the next transaction. `None` when there is nothing new, or a table has to be changed first.
@@ -285,13 +288,14 @@ impl Lane {
         spare: &mut Spare,
     ) -> Result<Option<Prepared>, RunnerError> {
         let from = self.position;
-        self.head.borrow_and_update();
+        let head = *self.head.borrow_and_update();
+        let batching = self.filling.batching;
         let limit = ReadLimit {
             messages: self.limit,
-            bytes: MAX_BYTES,
+            bytes: batching.bytes,
         };
         let read = self.stage.read(from, limit).await.map_err(stage_failed)?;
-        if read.next <= from {
+        if read.next <= from || self.filling.waits_for_more(&read, from, self.limit, head) {
             return Ok(None);
         }
         let Some(router) = self.router.take() else {
@@ -307,6 +311,7 @@ impl Lane {
             from,
             next: read.next,
             messages: self.limit,
+            batching,
             condemned: std::mem::take(&mut self.condemned),
         };
         let done: Done = tokio::task::spawn_blocking(|| job.run())

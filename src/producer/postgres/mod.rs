@@ -12,6 +12,7 @@
 //! | `options`, `mapping_keys` | the keys in `config.yml` |
 //! | `delivery` | the loop: which stage is next, overlap of encoding and committing |
 //! | `lane` | what is known about one stage on its way into the database |
+//! | `batching` | how much one transaction holds |
 //! | `encode` | from batches to a prepared transaction |
 //! | `transaction` | the data transaction, step by step |
 //! | `load` | rows into a table: COPY, and what `on_conflict` does |
@@ -36,6 +37,7 @@
 //! * What may be transient is tried for ever; what an operator must mend holds one stage and leaves the others alone.
 
 mod adopt;
+mod batching;
 mod classify;
 mod connect;
 mod cursor;
@@ -62,6 +64,7 @@ mod tls;
 mod transaction;
 
 pub use adopt::{AdoptError, Adopted, adopt};
+pub use batching::Batching;
 pub use options::{PostgresOptions, PostgresVariety};
 pub use target::Target;
 

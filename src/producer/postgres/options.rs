@@ -3,6 +3,7 @@
 use crate::config::{Profiles, Section};
 use crate::producer::{Producer, ProducerVariety};
 
+use super::batching::Batching;
 use super::mapping_keys::{check_on_conflict, read_mapping, read_when};
 use super::table::{Mapping, RouterOptions, TableOptions, When};
 use super::{PostgresProducer, Target};
@@ -24,6 +25,8 @@ pub struct PostgresOptions {
     pub when: When,
     /// Into which tables: the first that matches. At least one; without `routes` it takes all messages.
     pub routes: Vec<Route>,
+    /// How much one transaction holds.
+    pub batch: Batching,
 }
 
 /// Messages that go into one table.
@@ -55,6 +58,7 @@ impl PostgresOptions {
         Self {
             when: When::default(),
             routes: vec![route],
+            batch: Batching::default(),
         }
     }
 
@@ -123,6 +127,7 @@ impl PostgresOptions {
         let table = read_table(section, producer, STAGE);
         let when = read_when(section);
         let mapping = read_mapping(section, &Mapping::default());
+        let batch = Batching::read(section);
         let Some(sections) = section.sequence("routes") else {
             check_on_conflict(section, &mapping);
             let route = Route {
@@ -133,6 +138,7 @@ impl PostgresOptions {
             return Some(Self {
                 when,
                 routes: vec![route],
+                batch,
             });
         };
         let count = sections.len();
@@ -161,7 +167,7 @@ impl PostgresOptions {
                 "is not used, for each route names its own. A last route without `when` takes the messages that match no other",
             );
         }
-        is_sound.then_some(Self { when, routes })
+        is_sound.then_some(Self { when, routes, batch })
     }
 }
 
@@ -290,6 +296,39 @@ mod tests {
             ("table: \"{consumer}\"", "no other braces"),
             ("table: _socket_el_cursor", "own tables"),
             ("batch: {}", "unknown key"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_transaction_is_read_and_has_limits() {
+        let batch = |text| read(text).unwrap().unwrap().batch;
+        assert_eq!(batch("metadata: true"), Batching::default());
+        let interval = std::time::Duration::from_millis(250);
+        assert_eq!(
+            batch("batch: { rows: 500, bytes: 1MiB, interval: 250ms }"),
+            Batching {
+                rows: 500,
+                bytes: 1 << 20,
+                interval
+            }
+        );
+        for (text, complaint) in [
+            ("batch: { rows: 0 }", "batch.rows: must be from 1 to 200000"),
+            ("batch: { rows: 200001 }", "batch.rows: must be from 1"),
+            (
+                "batch: { bytes: 1KiB }",
+                "batch.bytes: must be from 64KiB to 256MiB",
+            ),
+            (
+                "batch: { interval: 61s }",
+                "config.yml:1:20: batch.interval: must be at most 1m",
+            ),
+            ("batch: { interval: 5 }", "lacks its unit"),
+            ("batch: { row: 5 }", "did you mean `rows`"),
+            ("batch: 5", "expected a mapping"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");

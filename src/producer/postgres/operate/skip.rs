@@ -3,9 +3,9 @@
 //! The epoch stays as it is: an engine that delivers the stage is not fenced, but finds its cursor moved and goes on there.
 
 use super::super::Target;
+use super::super::batching::Batching;
 use super::super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
 use super::super::dead_letter::{self, DeadLetter, Verdict};
-use super::super::encode::{MAX_BYTES, MAX_ROWS};
 use super::super::session::{Session, Timing};
 use super::error::OperateError;
 use super::{facts, own_key};
@@ -123,9 +123,10 @@ async fn step(
             letters: 0,
         });
     }
+    let Batching { rows, bytes, .. } = Batching::default();
     let limit = ReadLimit {
-        messages: MAX_ROWS,
-        bytes: MAX_BYTES,
+        messages: rows,
+        bytes,
     };
     let read = scope.stage.read(from, limit).await?;
     let next = read.next.min(to);

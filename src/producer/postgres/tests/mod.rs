@@ -1,7 +1,9 @@
 //! The producer against a real PostgreSQL, with a stage in memory.
 
+mod batching;
 mod epochs;
 mod exactly_once;
+mod isolation;
 mod operator;
 mod outage;
 mod poison;
