@@ -4,6 +4,7 @@
 mod anything;
 mod columns;
 mod mapping;
+mod memory;
 mod others;
 mod rig;
 mod routes;

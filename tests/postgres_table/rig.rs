@@ -140,7 +140,12 @@ impl Rig {
         if rows.is_empty() {
             return Ok(0);
         }
-        let sink = self.client.copy_in(table.loading().copy_sql()).await?;
+        let loading = table.loading();
+        if let Some(upsert) = loading.upsert() {
+            // The rows stay where the COPY puts them: what becomes of those of one key is not this rig's.
+            self.client.batch_execute(&upsert.prepare).await?;
+        }
+        let sink = self.client.copy_in(loading.copy_sql()).await?;
         let mut sink = Box::pin(sink);
         let mut data = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
         data.extend_from_slice(rows.bytes());
@@ -178,7 +183,7 @@ pub(crate) fn options(metadata: bool) -> RouterOptions {
     RouterOptions::single("feed", "websocket_1", "t", mapping)
 }
 
-fn mapped(keys: &str) -> RouterOptions {
+pub(crate) fn mapped(keys: &str) -> RouterOptions {
     let table = if keys.contains("routes:") {
         ""
     } else {
@@ -212,7 +217,7 @@ pub(crate) async fn connect(database: &str) -> Client {
     client
 }
 
-fn payload(payload: &[u8]) -> Message<'_> {
+pub(crate) fn payload(payload: &[u8]) -> Message<'_> {
     Message {
         payload,
         received_at: RECEIVED_AT,

@@ -107,6 +107,51 @@ pub(super) fn encoder(
     Ok(of_base(&base, modifier, any, declared))
 }
 
+/// The encoder of a column that we make with this type, as [`encoder`] finds it once the column stands in the catalog.
+pub(super) fn encoder_of(column_type: ColumnType, is_declared: bool) -> Encoder {
+    let (base, modifier) = base_of(column_type.scalar);
+    let encoder = of_base(&base, modifier, is_declared, Some(&column_type));
+    if !column_type.array {
+        return encoder;
+    }
+    Encoder::Array {
+        element: Box::new(encoder),
+        oid: base.oid(),
+    }
+}
+
+/// A type as the catalog has it, with its modifier.
+fn base_of(scalar: ScalarType) -> (Type, i32) {
+    /// What the server adds to modifiers: bytes that once were a header.
+    const HEADER: i32 = 4;
+    let (base, limit) = match scalar {
+        ScalarType::Boolean => (Type::BOOL, None),
+        ScalarType::SmallInt => (Type::INT2, None),
+        ScalarType::Integer => (Type::INT4, None),
+        ScalarType::BigInt => (Type::INT8, None),
+        ScalarType::Numeric(limit) => {
+            let packed = limit.map(|(precision, scale)| i32::from(precision) << 16 | i32::from(scale));
+            (Type::NUMERIC, packed)
+        }
+        ScalarType::Real => (Type::FLOAT4, None),
+        ScalarType::DoublePrecision => (Type::FLOAT8, None),
+        ScalarType::Text => (Type::TEXT, None),
+        // The longest that can be declared is far within.
+        ScalarType::Varchar(most) => (Type::VARCHAR, i32::try_from(most).ok()),
+        ScalarType::Json => (Type::JSON, None),
+        ScalarType::Jsonb => (Type::JSONB, None),
+        ScalarType::Uuid => (Type::UUID, None),
+        ScalarType::Timestamptz(_) => (Type::TIMESTAMPTZ, None),
+        ScalarType::Timestamp(_) => (Type::TIMESTAMP, None),
+        ScalarType::Date => (Type::DATE, None),
+        ScalarType::Time => (Type::TIME, None),
+        ScalarType::Inet => (Type::INET, None),
+        ScalarType::Cidr => (Type::CIDR, None),
+        ScalarType::Bytea { .. } => (Type::BYTEA, None),
+    };
+    (base, limit.map_or(-1, |limit| limit + HEADER))
+}
+
 /// The encoder of one of PostgreSQL's own types.
 fn of_base(base: &Type, modifier: i32, any: bool, declared: Option<&ColumnType>) -> Encoder {
     let unit = declared.and_then(ColumnType::unit);

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
+use super::column_type::ColumnType;
 use super::infer::{NewType, Numbers, Wanted};
 use super::layout::{Layout, Role, is_needed, own};
 use super::mapping::{Mapping, NewKeys, Numbers as Fractions};
@@ -20,8 +21,8 @@ pub struct SchemaChange {
     stage: String,
     /// The first offset that the table will hold, when it is to be made.
     pub(super) create: Option<Offset>,
-    /// Keys and the types of their columns in SQL.
-    keys: Vec<(String, String)>,
+    /// Keys and the types of their columns.
+    keys: Vec<(String, ColumnType)>,
     own: Vec<Role>,
     raw: bool,
     fractions: Fractions,
@@ -31,6 +32,14 @@ pub struct SchemaChange {
     /// What the rows of a new table have once, as the configuration names it.
     primary_key: Vec<String>,
     shown: String,
+}
+
+/// A column that is to be added.
+pub(super) struct NewColumn {
+    pub(super) name: String,
+    /// The key whose values it takes; `None` for a column of our own.
+    pub(super) key: Option<String>,
+    pub(super) column_type: ColumnType,
 }
 
 /// A column that is to be made wider.
@@ -53,14 +62,14 @@ impl SchemaChange {
         }
         let declared = mapping.columns.iter().filter_map(|column| {
             let column_type = column.column_type.filter(|_| wanted.declared)?;
-            Some((column.name.clone(), column_type.sql()))
+            Some((column.name.clone(), column_type))
         });
         let mut keys: Vec<_> = declared.collect();
         let inferred = wanted.columns(mapping.numbers);
         keys.extend(
             inferred
                 .filter(|(key, _)| mapping.declared_type(key).is_none())
-                .map(|(key, new_type)| (key, new_type.sql().to_owned())),
+                .map(|(key, new_type)| (key, new_type.column_type())),
         );
         let nothing_else = wanted.create.is_some() && keys.is_empty() && !wanted.message && !wanted.metadata;
         let roles = own(mapping.raw).iter().map(|own| own.role);
@@ -135,38 +144,57 @@ impl SchemaChange {
         self.sql(layout, &[]) + &rest
     }
 
-    /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
-    /// nothing is left to do.
-    pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
-        let mut sql = String::new();
-        let mut parts = Vec::new();
-        let mut made: Vec<(String, &str)> = Vec::new();
-        let add = if layout.exists() {
-            "ADD COLUMN IF NOT EXISTS "
-        } else {
-            ""
-        };
-        let new_own = |is_wanted: &dyn Fn(Role) -> bool| -> Vec<String> {
+    /// The columns that a table of this layout lacks, in the order in which it gets them.
+    pub(super) fn additions(&self, layout: &Layout) -> Vec<NewColumn> {
+        let new_own = |is_wanted: &dyn Fn(Role) -> bool| -> Vec<NewColumn> {
             own(self.raw)
                 .iter()
                 .filter(|own| {
                     self.own.contains(&own.role) && is_wanted(own.role) && !layout.has_column(own.name)
                 })
-                .map(|own| format!("{add}{} {}", quoted_if_needed(own.name), own.new_type.sql()))
+                .map(|own| NewColumn {
+                    name: own.name.to_owned(),
+                    key: None,
+                    column_type: own.new_type.column_type(),
+                })
                 .collect()
         };
         let is_metadata = |role: Role| matches!(role, Role::Stage | Role::Offset | Role::ReceivedAt);
-        parts.extend(new_own(&is_metadata));
+        let mut columns = new_own(&is_metadata);
         for (key, column_type) in &self.keys {
             if layout.column_of_key(key).is_some() {
                 continue;
             }
-            let is_taken = |name: &str| layout.has_column(name) || made.iter().any(|(made, _)| made == name);
-            let name = free_name(key, is_taken);
-            parts.push(format!("{add}{} {}", quoted(&name), column_type));
-            made.push((name, key));
+            let is_new = |name: &str| columns.iter().any(|column| column.name == name);
+            let name = free_name(key, |name| layout.has_column(name) || is_new(name));
+            columns.push(NewColumn {
+                name,
+                key: Some(key.clone()),
+                column_type: *column_type,
+            });
         }
-        parts.extend(new_own(&|role| !is_metadata(role)));
+        columns.extend(new_own(&|role| !is_metadata(role)));
+        columns
+    }
+
+    /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
+    /// nothing is left to do.
+    pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
+        let mut sql = String::new();
+        let add = if layout.exists() {
+            "ADD COLUMN IF NOT EXISTS "
+        } else {
+            ""
+        };
+        let columns = self.additions(layout);
+        let part = |column: &NewColumn| {
+            let name = match column.key {
+                Some(_) => quoted(&column.name),
+                None => quoted_if_needed(&column.name),
+            };
+            format!("{add}{name} {}", column.column_type.sql())
+        };
+        let mut parts: Vec<_> = columns.iter().map(part).collect();
         parts.extend(
             widened
                 .iter()
@@ -174,11 +202,11 @@ impl SchemaChange {
         );
         if !layout.exists() && !self.primary_key.is_empty() {
             let column_of = |key: &String| {
-                let found = made.iter().find(|(_, made_for)| made_for == key);
-                quoted(found.map_or(key, |(name, _)| name))
+                let found = columns.iter().find(|column| column.key.as_ref() == Some(key));
+                quoted(found.map_or(key, |column| &column.name))
             };
-            let columns: Vec<_> = self.primary_key.iter().map(column_of).collect();
-            parts.push(format!("PRIMARY KEY ({})", columns.join(", ")));
+            let key: Vec<_> = self.primary_key.iter().map(column_of).collect();
+            parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
         }
         // Writing to a string can't fail.
         if !layout.exists() {
@@ -201,12 +229,13 @@ impl SchemaChange {
         } else if !parts.is_empty() {
             let _ = writeln!(sql, "ALTER TABLE {}\n    {};", self.table, parts.join(",\n    "));
         }
-        for (column, key) in made {
+        for column in &columns {
+            let Some(key) = &column.key else { continue };
             let _ = writeln!(
                 sql,
                 "COMMENT ON COLUMN {}.{} IS {};",
                 self.table,
-                quoted(&column),
+                quoted(&column.name),
                 literal(&name::comment(key))
             );
         }

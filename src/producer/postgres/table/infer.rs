@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::column_type::{ColumnType, ScalarType};
 use super::encode::Decimal;
 use super::mapping::Numbers as Fractions;
 use super::record::Value;
@@ -35,6 +36,20 @@ impl NewType {
             Self::Jsonb => "jsonb",
             Self::Timestamptz => "timestamp with time zone",
         }
+    }
+
+    /// The same type as `columns` declares it.
+    pub(super) fn column_type(self) -> ColumnType {
+        let scalar = match self {
+            Self::Boolean => ScalarType::Boolean,
+            Self::BigInt => ScalarType::BigInt,
+            Self::DoublePrecision => ScalarType::DoublePrecision,
+            Self::Numeric => ScalarType::Numeric(None),
+            Self::Text => ScalarType::Text,
+            Self::Jsonb => ScalarType::Jsonb,
+            Self::Timestamptz => ScalarType::Timestamptz(None),
+        };
+        ColumnType { scalar, array: false }
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use super::catalog::{Answer, catalog_sql, database, encoder, refuse_unfit};
+use super::catalog::{Answer, catalog_sql, database, encoder, encoder_of, refuse_unfit};
+use super::change::NewColumn;
 use super::encode::Encoder;
 use super::error::TableError;
 use super::infer::NewType;
@@ -99,8 +100,67 @@ impl Layout {
                 layout.add(row, table, choices)?;
             }
         }
-        layout.ordered = choices.mapping.on_conflict.is_some();
-        let key = layout.find_key(table, &choices.mapping)?;
+        layout.list(table, choices)?;
+        Ok(layout)
+    }
+
+    /// What the catalog says where there is no table.
+    pub(super) fn absent(table: &TableName, choices: &Choices) -> Result<Self, TableError> {
+        let mut layout = Self::default();
+        layout.list(table, choices)?;
+        Ok(layout)
+    }
+
+    /// What the catalog would say once these columns are added and those widened, for a table that stands in no database.
+    pub(super) fn changed(
+        &self,
+        table: &TableName,
+        added: Vec<NewColumn>,
+        widened: &[(String, NewType)],
+        choices: &Choices,
+    ) -> Result<Self, TableError> {
+        let mut layout = Self {
+            fingerprint: Some(String::new()),
+            columns: self.columns.clone(),
+            by_key: self.by_key.clone(),
+            highest_number: self.columns.len() + added.len(),
+            ..Self::default()
+        };
+        for column in &mut layout.columns {
+            if let Some((_, to)) = widened.iter().find(|(name, _)| *name == column.name) {
+                column.encoder = encoder_of(to.column_type(), false);
+                column.type_name = to.sql().to_owned();
+                column.widenable = false;
+            }
+        }
+        let mapping = &choices.mapping;
+        for column in added {
+            let declared = column.key.as_deref().and_then(|key| mapping.declared_type(key));
+            let encoder = encoder_of(column.column_type, declared.is_some());
+            if let Some(key) = &column.key {
+                layout.by_key.insert(key.clone(), layout.columns.len());
+            }
+            layout.columns.push(Column {
+                role: role(&column.name, mapping.raw),
+                type_name: column.column_type.sql(),
+                widenable: column.key.is_some() && is_widenable(&encoder, declared.is_some(), mapping),
+                writable: true,
+                is_key: false,
+                collation: None,
+                has_default: false,
+                key: column.key,
+                name: column.name,
+                encoder,
+            });
+        }
+        layout.list(table, choices)?;
+        Ok(layout)
+    }
+
+    /// Finds out which columns the COPY lists, and where its key stands among them.
+    fn list(&mut self, table: &TableName, choices: &Choices) -> Result<(), TableError> {
+        self.ordered = choices.mapping.on_conflict.is_some();
+        let key = self.find_key(table, &choices.mapping)?;
         let listed = |column: &Column| {
             let named = || !column.has_default || column.is_key || choices.named.contains(&column.name);
             column.writable
@@ -112,12 +172,12 @@ impl Layout {
                     Role::Message | Role::Extra => true,
                 }
         };
-        let (columns, copy) = (&layout.columns, &mut layout.copy);
+        let (columns, copy) = (&self.columns, &mut self.copy);
         copy.extend((0..columns.len()).filter(|&index| listed(&columns[index])));
         copy.sort_by_key(|&index| columns[index].role == Role::Extra);
-        let place = |index: &usize| layout.copy.iter().position(|listed| listed == index);
-        layout.key = key.iter().filter_map(place).collect();
-        Ok(layout)
+        let place = |index: &usize| self.copy.iter().position(|listed| listed == index);
+        self.key = key.iter().filter_map(place).collect();
+        Ok(())
     }
 
     /// A table that others made with these columns, for tests without a database.
@@ -164,12 +224,12 @@ impl Layout {
         let mapping = &choices.mapping;
         let declared = key.as_deref().and_then(|key| mapping.declared_type(key));
         let encoder = encoder(&answer, made, declared)?;
-        let may_widen = declared.is_none() && mapping.new_keys != NewKeys::Freeze;
+        let widenable = made && is_widenable(&encoder, declared.is_some(), mapping);
         let column = Column {
             name: name.to_owned(),
             role: role(name, mapping.raw),
             type_name: answer.text("type_name")?.to_owned(),
-            widenable: made && may_widen && encoder == Encoder::Int8 && !choices.settled.contains(name),
+            widenable: widenable && !choices.settled.contains(name),
             writable: answer.flag("writable")? && encoder != Encoder::Unsupported,
             is_key: false,
             collation: answer.optional("collation").map(str::to_owned),
@@ -257,6 +317,11 @@ impl Layout {
     pub(super) fn copy_names(&self) -> impl Iterator<Item = &str> + '_ {
         self.copy.iter().map(|&index| self.columns[index].name.as_str())
     }
+}
+
+/// Whether a column that we made may become wider: its values' type was inferred, and nothing says that it is final.
+fn is_widenable(encoder: &Encoder, is_declared: bool, mapping: &Mapping) -> bool {
+    *encoder == Encoder::Int8 && !is_declared && mapping.new_keys != NewKeys::Freeze
 }
 
 fn role(name: &str, raw: bool) -> Role {

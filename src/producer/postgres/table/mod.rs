@@ -8,7 +8,9 @@
 //! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
 //! which columns the values found belong to; [`column_type`] knows the types that can be declared.
 //!
-//! Without one: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
+//! A table in [`memory`] has the same columns and rows without a database, for exports; [`datum`] reads the rows back.
+//!
+//! Without a mapping: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
 //! message in `_message`; what is not JSON is a dead letter. A key's column is found by the rule of [`name`]. Null and
 //! a missing key are NULL, in `jsonb` columns too. `\u0000` becomes U+FFFD.
 //!
@@ -20,6 +22,7 @@ mod alter;
 mod catalog;
 mod change;
 mod column_type;
+mod datum;
 mod encode;
 mod error;
 mod infer;
@@ -27,6 +30,7 @@ mod keys;
 mod layout;
 mod loading;
 mod mapping;
+mod memory;
 mod name;
 mod path;
 mod plan;
@@ -49,12 +53,14 @@ use tokio_postgres::Client;
 
 pub use change::SchemaChange;
 pub use column_type::{ColumnType, EpochUnit, ScalarType, UnknownType};
+pub use datum::{Datum, DatumError, Digits, Network, Number};
 pub use error::TableError;
 pub use loading::{Loading, Upsert};
 pub use mapping::{
     ConflictAction, DeclaredColumn, Include, MAX_COLUMNS, Mapping, NewKeys, Nul, Numbers, OnConflict,
     RouterOptions, TableOptions,
 };
+pub use memory::{LEARNED_AT_ONCE, MemoryTable, TypedColumn};
 pub use path::{Path, PathError, Step};
 pub use router::Router;
 pub use rows::{CopyRows, Row};
@@ -193,6 +199,11 @@ impl Table {
                 "the table was dropped: it is made again, and _socket_el_table says from which offset on it holds rows"
             );
         }
+        self.take(layout)
+    }
+
+    /// Goes on with a layout.
+    fn take(&mut self, layout: Layout) -> Result<(), TableError> {
         let same =
             self.layout.fingerprint == layout.fingerprint && self.layout.copy_names().eq(layout.copy_names());
         if !same {

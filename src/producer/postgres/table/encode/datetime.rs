@@ -10,15 +10,25 @@ use super::numeric::Decimal;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// Days from 1970-01-01 to 2000-01-01.
-const DAYS_TO_2000: i64 = 10_957;
+const DAYS_TO_2000: i32 = 10_957;
 /// Microseconds from 1970-01-01 to 2000-01-01.
-const MICROS_TO_2000: i64 = DAYS_TO_2000 * MICROS_PER_DAY;
+const MICROS_TO_2000: i64 = DAYS_TO_2000 as i64 * MICROS_PER_DAY;
 /// Most digits after a second's point.
 const MAX_FRACTION_DIGITS: usize = 9;
 
 /// Microseconds since 2000-01-01 UTC of a time that is given since 1970.
 pub(super) fn from_unix_micros(micros: i64) -> i64 {
     micros.saturating_sub(MICROS_TO_2000)
+}
+
+/// Microseconds since 1970 of a time that is given since 2000: of one that was encoded here, which 64 bits count from 1970 too.
+pub(in super::super) fn to_unix_micros(micros: i64) -> i64 {
+    micros.saturating_add(MICROS_TO_2000)
+}
+
+/// Days since 1970-01-01 of a day that is given since 2000-01-01.
+pub(in super::super) fn to_unix_days(days: i32) -> i32 {
+    days.saturating_add(DAYS_TO_2000)
 }
 
 /// The first microsecond that PostgreSQL's timestamps hold (4714-11-24 BC), and the first that they don't (294277-01-01).
@@ -100,7 +110,7 @@ fn day(text: &[u8]) -> Option<(i64, &[u8])> {
     let days_before_month = (153 * ((month + 9) % 12) + 2) / 5;
     let days_from_year_0 = years * 365 + years / 4 - years / 100 + years / 400 + days_before_month + day - 1;
     /// Days from 0000-03-01 to 2000-01-01.
-    const DAYS_FROM_YEAR_0: i64 = 719_468 + DAYS_TO_2000;
+    const DAYS_FROM_YEAR_0: i64 = 719_468 + DAYS_TO_2000 as i64;
     Some((days_from_year_0 - DAYS_FROM_YEAR_0, rest))
 }
 

@@ -16,6 +16,7 @@ pub(super) mod text;
 
 use std::borrow::Cow;
 
+pub(super) use datetime::{to_unix_days, to_unix_micros};
 pub(super) use numeric::Decimal;
 use uuid::Uuid;
 
@@ -26,7 +27,7 @@ use super::walk::Kind;
 use crate::record::Timestamp;
 
 /// Integers up to this size are exact in `double precision`.
-const EXACT_IN_DOUBLE: u64 = 1 << 53;
+pub(super) const EXACT_IN_DOUBLE: u64 = 1 << 53;
 /// Integers up to this size are exact in `real`.
 const EXACT_IN_REAL: u64 = 1 << 24;
 /// How a field says that it is NULL.
