@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use self::postgres::table::RouterOptions;
 use crate::config::{Profiles, Section};
 use crate::exit::RunnerError;
 use crate::stage::SharedStage;
@@ -64,6 +65,15 @@ pub trait Producer: Send + Sync {
     /// Its dead letters; `None` when it keeps none in its sink.
     fn dead_letters(&self) -> Option<&dyn dead_letters::DeadLetters> {
         None
+    }
+
+    /// The tables that it delivers a stage into, and how: for exports of the same rows.
+    ///
+    /// # Errors
+    /// In words, when it makes no rows.
+    fn tables_of(&self, stage: &str) -> Result<RouterOptions, String> {
+        let _ = stage;
+        Err("it makes no rows of messages".to_owned())
     }
 }
 

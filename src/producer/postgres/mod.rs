@@ -77,6 +77,7 @@ use crate::producer::{Adoption, Producer, ProducerContext};
 
 use delivery::Delivery;
 use session::Timing;
+use table::RouterOptions;
 
 /// Delivers stages into PostgreSQL tables.
 #[derive(Debug)]
@@ -127,5 +128,9 @@ impl Producer for PostgresProducer {
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         Some(self)
+    }
+
+    fn tables_of(&self, stage: &str) -> Result<RouterOptions, String> {
+        self.options.for_stage(self.target.schema(), stage)
     }
 }

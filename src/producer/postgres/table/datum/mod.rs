@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use postgres_protocol::types;
+use uuid::Uuid;
 
 pub use number::{Digits, Number};
 
@@ -36,7 +37,7 @@ pub enum Datum<'r> {
     /// `json`, `jsonb`: the text as it came.
     Json(&'r str),
     /// `uuid`.
-    Uuid([u8; 16]),
+    Uuid(Uuid),
     /// `timestamptz`, `timestamp`: microseconds since 1970-01-01, of UTC.
     Timestamp(i64),
     /// `date`: days since 1970-01-01.
@@ -113,7 +114,7 @@ fn scalar(column_type: ColumnType, body: &[u8]) -> Result<Datum<'_>, DatumError>
         ScalarType::Json => types::text_from_sql(body).map(Datum::Json),
         // The first byte is the version of the form.
         ScalarType::Jsonb => types::text_from_sql(body.get(1..).unwrap_or_default()).map(Datum::Json),
-        ScalarType::Uuid => types::uuid_from_sql(body).map(Datum::Uuid),
+        ScalarType::Uuid => types::uuid_from_sql(body).map(|bytes| Datum::Uuid(Uuid::from_bytes(bytes))),
         ScalarType::Timestamptz(_) | ScalarType::Timestamp(_) => {
             types::timestamp_from_sql(body).map(|micros| Datum::Timestamp(encode::to_unix_micros(micros)))
         }

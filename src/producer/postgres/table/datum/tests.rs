@@ -60,7 +60,7 @@ fn every_type_reads_back() {
         (
             "uuid",
             r#""00000000-0000-4000-8000-0000000000ff""#,
-            Datum::Uuid(0x4000_8000_0000_0000_00ff_u128.to_be_bytes()),
+            Datum::Uuid(Uuid::from_u128(0x4000_8000_0000_0000_00ff)),
         ),
         (
             "timestamptz",
@@ -157,15 +157,17 @@ fn numbers_are_counted_in_units_of_a_scale_or_not_at_all() {
 fn the_digits_that_a_column_needs_are_those_of_its_largest_and_finest_numbers() {
     let mut digits = Digits::default();
     for json in ["0", "12345.6", "-0.00001306", "10000", "-7e2"] {
-        read_back("numeric", json, |datum| digits.add(&datum.unwrap()));
+        read_back("numeric", json, |datum| {
+            digits.add(&datum.unwrap());
+        });
     }
     assert_eq!((digits.before, digits.after), (5, 8));
     read_back("numeric[]", "[1, 1234567.123456789]", |datum| {
-        digits.add(&datum.unwrap())
+        digits.add(&datum.unwrap());
     });
     assert_eq!((digits.before, digits.after, digits.largest), (7, 9, 0));
     read_back("bigint", "-9223372036854775808", |datum| {
-        digits.add(&datum.unwrap())
+        digits.add(&datum.unwrap());
     });
     assert_eq!((digits.before, digits.largest), (19, 1 << 63));
 }
