@@ -3,11 +3,14 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/prepare.sh"
 
+# What is left out of a plain build is tested too, in the same one.
+features=(--features stage-inspect/parquet)
+
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --locked -- -D warnings
-cargo test --workspace --locked
+cargo clippy --workspace "${features[@]}" --all-targets --locked -- -D warnings
+cargo test --workspace "${features[@]}" --locked
 # Private items too: the modules tell each other by links what they leave to each other.
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace "${features[@]}" --no-deps --document-private-items --locked
 if command -v cargo-deny >/dev/null; then
     # Advisories come from the network, and appear without a change of ours: `cargo deny check advisories` is for people.
     cargo deny --locked check bans licenses sources

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use socket_el::exit::RunnerError;
-use socket_el::record::{Offset, Timestamp};
+use socket_el::record::{Message, Offset, Timestamp};
 use socket_el::stage::path::{BatchPosition, BatchQuery, StagePath};
 use socket_el::stage::{ReadLimit, ReadOutcome, SharedStage};
 
@@ -10,7 +10,7 @@ use crate::chosen::Chosen;
 use crate::place::stage_failed;
 use crate::time::parse_since;
 
-/// What one read returns at most.
+/// What one read returns at most, unless another limit is asked for.
 const PAGE: ReadLimit = ReadLimit {
     messages: 1_000,
     bytes: 1 << 20,
@@ -87,15 +87,27 @@ pub(crate) async fn first_since(
 }
 
 /// Reads a stretch of a stage.
+#[derive(Clone)]
 pub(crate) struct Pages {
     stage: SharedStage,
     at: Offset,
     to: Offset,
+    limit: ReadLimit,
 }
 
 impl Pages {
     pub(crate) fn new(stage: SharedStage, from: Offset, to: Offset) -> Self {
-        Self { stage, at: from, to }
+        Self {
+            stage,
+            at: from,
+            to,
+            limit: PAGE,
+        }
+    }
+
+    /// With pages of up to this size.
+    pub(crate) fn limited(self, limit: ReadLimit) -> Self {
+        Self { limit, ..self }
     }
 
     /// Where the next page begins.
@@ -108,13 +120,27 @@ impl Pages {
         self.to
     }
 
+    /// The messages of a page that were asked for; `from` is what [`at`](Self::at) was before it.
+    pub(crate) fn messages<'p>(
+        &self,
+        page: &'p ReadOutcome,
+        from: Offset,
+    ) -> impl Iterator<Item = (Offset, Message<'p>)> + use<'p> {
+        let to = self.to;
+        let messages = page
+            .batches
+            .iter()
+            .flat_map(move |batch| batch.messages_from(from));
+        messages.take_while(move |(offset, _)| *offset < to)
+    }
+
     /// The next batches and gaps; `None` at the end. What they hold before [`at`](Self::at) as it was, or at
     /// [`to`](Self::to) and behind it, was not asked for.
     pub(crate) async fn next(&mut self) -> Result<Option<ReadOutcome>, RunnerError> {
         if self.at >= self.to {
             return Ok(None);
         }
-        let page = self.stage.read(self.at, PAGE).await.map_err(stage_failed)?;
+        let page = self.stage.read(self.at, self.limit).await.map_err(stage_failed)?;
         if page.next <= self.at {
             return Ok(None);
         }

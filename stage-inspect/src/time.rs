@@ -4,33 +4,56 @@ use serde::{Serialize, Serializer};
 use socket_el::config::units::Span;
 use socket_el::record::Timestamp;
 
-const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
 const MICROS_PER_SECOND: i64 = 1_000_000;
+const MICROS_PER_DAY: i64 = 24 * 60 * 60 * MICROS_PER_SECOND;
 
 /// The time as `2026-11-24 00:05:09.123Z`.
 pub(crate) fn utc(time: Timestamp) -> String {
-    let (date, clock, _) = parts(time);
-    format!("{date} {clock}Z")
+    let (days, of_day) = split(time.micros());
+    let (date, era) = calendar(days);
+    let clock = time_of_day(of_day / 1000 * 1000);
+    format!("{date} {}Z{era}", &clock[..clock.len() - 3])
 }
 
 /// The time as RFC 3339 has it, to the microsecond: `2026-11-24T00:05:09.123456Z`.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
-    let (date, clock, micro) = parts(time);
-    format!("{date}T{clock}{micro:03}Z")
+    timestamp(time.micros(), "Z")
 }
 
-/// Date, time of day to the millisecond, and the microseconds beyond.
-fn parts(time: Timestamp) -> (String, String, i64) {
-    let millis = time.micros().div_euclid(1000);
-    let (year, month, day) = date(millis.div_euclid(MILLIS_PER_DAY));
-    let of_day = millis.rem_euclid(MILLIS_PER_DAY);
-    let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (second, milli) = (of_day / 1000 % 60, of_day % 1000);
+/// A time of any year as PostgreSQL reads it: as [`rfc3339`] has it, with `zone` in place of its `Z`, and ` BC` behind it before
+/// the year 1.
+pub(crate) fn timestamp(micros: i64, zone: &str) -> String {
+    let (days, of_day) = split(micros);
+    let (date, era) = calendar(days);
+    format!("{date}T{}{zone}{era}", time_of_day(of_day))
+}
+
+/// A day, counted from 1970-01-01, as PostgreSQL reads it.
+pub(crate) fn day(days: i32) -> String {
+    let (date, era) = calendar(days.into());
+    date + era
+}
+
+/// A time of day in microseconds: `00:05:09.123456`.
+pub(crate) fn time_of_day(micros: i64) -> String {
+    let (seconds, micros) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
+    let (hour, minute) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{hour:02}:{minute:02}:{:02}.{micros:06}", seconds % 60)
+}
+
+/// The day, and the microseconds since it began.
+fn split(micros: i64) -> (i64, i64) {
     (
-        format!("{year:04}-{month:02}-{day:02}"),
-        format!("{hour:02}:{minute:02}:{second:02}.{milli:03}"),
-        time.micros().rem_euclid(1000),
+        micros.div_euclid(MICROS_PER_DAY),
+        micros.rem_euclid(MICROS_PER_DAY),
     )
+}
+
+/// A day with the year of its era, and what stands behind it for the era.
+fn calendar(days: i64) -> (String, &'static str) {
+    let (year, month, day) = date(days);
+    let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+    (format!("{year:04}-{month:02}-{day:02}"), era)
 }
 
 /// A time in JSON: as RFC 3339 has it.
@@ -192,6 +215,27 @@ mod tests {
             assert_eq!(rfc3339(time), text);
             assert_eq!(utc(time), format!("{} {}Z", &text[..10], &text[11..23]));
         }
+    }
+
+    #[test]
+    fn times_of_any_year_are_written_as_postgresql_writes_them() {
+        assert_eq!(
+            timestamp(-62_135_596_800_000_000, ""),
+            "0001-01-01T00:00:00.000000"
+        );
+        assert_eq!(
+            timestamp(-62_135_596_800_000_001, "Z"),
+            "0001-12-31T23:59:59.999999Z BC"
+        );
+        assert_eq!(
+            timestamp(1_000_000_000_000_000_000, "Z"),
+            "33658-09-27T01:46:40.000000Z"
+        );
+        assert_eq!(
+            (day(-719_162), day(-719_163)),
+            ("0001-01-01".to_owned(), "0001-12-31 BC".to_owned())
+        );
+        assert_eq!(time_of_day(MICROS_PER_DAY), "24:00:00.000000");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_setup;
 mod dead_letters;
 mod delivery;
+mod exports;
 mod kills;
 mod outages;
 mod owners;

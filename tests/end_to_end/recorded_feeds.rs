@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
 
+use crate::exports::differences;
 use crate::support::cluster::Database;
 use crate::support::engine::{Feed, Workspace, config};
 use crate::support::source::Source;
@@ -62,6 +63,60 @@ async fn each_message_arrives(file: &Path) {
         "{}: {messages} messages, {rows} rows, {dead} dead letters",
         file.display()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recorded_feed_is_exported_as_the_rows_that_are_delivered_of_it() {
+    let Some(folder) = recordings() else { return };
+    let mut exported = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_some_and(|extension| extension == "jsonl") {
+            the_export_is_the_table(&file).await;
+            exported += 1;
+        }
+    }
+    assert!(exported > 0);
+}
+
+/// Stages a file, exports it, and delivers it only then: so both see the same first messages.
+async fn the_export_is_the_table(file: &Path) {
+    let messages = fs::read_to_string(file).unwrap().lines().count() as u64;
+    let database = Database::shared().await;
+    let workspace = Workspace::direct(&database);
+    let feed = Feed::start(&workspace, &["--file", file.to_str().unwrap()]).await;
+    workspace.write_config(&config(&[("feed", &feed.url)], "metadata: true"));
+    let profiles = ["-c", "config.yml", "--profiles", "profile.yml"];
+    let mut engine = workspace.start(&[&["run", "--only", "feed"], &profiles[..]].concat());
+    engine
+        .until(&format!("all of {} is staged", file.display()), async || {
+            staged(&workspace).await == Some(messages)
+        })
+        .await;
+    engine.stops_cleanly().await;
+    let arguments = ["export", "feed", "--format", "csv", "-o", "feed.csv"];
+    let mut export = workspace.inspect(&[&arguments[..], &profiles].concat()).await;
+    export.ends_with(0).await;
+    workspace.drain().await;
+    let csv = fs::read_to_string(workspace.path().join("feed.csv")).unwrap();
+    let differences = differences(&database, &csv, "feed").await;
+    let rows = database.count("feed").await.unwrap();
+    assert_eq!(
+        differences,
+        (0, 0),
+        "{}: {rows} rows\n{}",
+        file.display(),
+        export.stderr()
+    );
+}
+
+/// The messages of the stage `feed`; `None` before there is one.
+async fn staged(workspace: &Workspace) -> Option<u64> {
+    let listed = workspace
+        .inspect(&["--path", "tmp", "--json", "list", "feed"])
+        .await;
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout()).ok()?;
+    listed["stage"]["messages"].as_u64()
 }
 
 /// Messages that are in one row or several, and dead letters.

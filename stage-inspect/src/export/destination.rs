@@ -53,10 +53,47 @@ impl Target {
 
     /// Begins to write. A file that is there is an error unless it may be replaced.
     pub(crate) fn open(&self, may_replace: bool) -> Result<Destination, RunnerError> {
-        let path = match self {
-            Self::Stdout => return Ok(Destination::Stdout(Output::new())),
-            Self::File(path) => path,
-        };
+        match self {
+            Self::Stdout => Ok(Destination::Stdout(Output::new())),
+            Self::File(path) => NewFile::create(path, may_replace).map(Destination::File),
+        }
+    }
+}
+
+/// What is written to.
+pub(crate) enum Destination {
+    Stdout(Output),
+    File(NewFile),
+}
+
+impl Destination {
+    /// Writes a line.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), RunnerError> {
+        match self {
+            Self::Stdout(output) => output.line(text),
+            Self::File(file) => writeln!(file, "{text}").map_err(|error| failed(&file.path, &error)),
+        }
+    }
+
+    /// Makes a file durable, and gives it its name.
+    pub(crate) fn finish(self) -> Result<(), RunnerError> {
+        match self {
+            Self::Stdout(mut output) => output.flush(),
+            Self::File(file) => file.finish(),
+        }
+    }
+}
+
+/// A file that has no name yet. One that is not finished is removed.
+pub(crate) struct NewFile {
+    writer: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    may_replace: bool,
+}
+
+impl NewFile {
+    /// Begins a file beside its place. One that is there already is an error unless it may be replaced.
+    pub(crate) fn create(path: &Path, may_replace: bool) -> Result<Self, RunnerError> {
         match std::fs::metadata(path) {
             Ok(there) if !there.is_file() => {
                 return Err(usage(format!(
@@ -78,60 +115,44 @@ impl Target {
             .permissions(Permissions::from_mode(MODE))
             .tempfile_in(directory)
             .map_err(|error| failed(path, &error))?;
-        Ok(Destination::File {
+        Ok(Self {
             writer: BufWriter::with_capacity(BUFFER, file),
-            path: path.clone(),
+            path: path.to_owned(),
             may_replace,
         })
     }
-}
 
-/// What is written to. A file that is not finished is removed.
-pub(crate) enum Destination {
-    Stdout(Output),
-    File {
-        writer: BufWriter<NamedTempFile>,
-        path: PathBuf,
-        may_replace: bool,
-    },
-}
-
-impl Destination {
-    /// Writes a line.
-    pub(crate) fn line(&mut self, text: &str) -> Result<(), RunnerError> {
-        match self {
-            Self::Stdout(output) => output.line(text),
-            Self::File { writer, path, .. } => {
-                writeln!(writer, "{text}").map_err(|error| failed(path, &error))
-            }
+    /// Makes the file durable, and gives it its name.
+    pub(crate) fn finish(self) -> Result<(), RunnerError> {
+        let Self {
+            writer,
+            path,
+            may_replace,
+        } = self;
+        let file = writer
+            .into_inner()
+            .map_err(|error| failed(&path, error.error()))?;
+        file.as_file().sync_all().map_err(|error| failed(&path, &error))?;
+        let named = if may_replace {
+            file.persist(&path)
+        } else {
+            file.persist_noclobber(&path)
+        };
+        match named {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(is_there(&path)),
+            Err(error) => Err(failed(&path, &error.error)),
         }
     }
+}
 
-    /// Makes a file durable, and gives it its name.
-    pub(crate) fn finish(self) -> Result<(), RunnerError> {
-        match self {
-            Self::Stdout(mut output) => output.flush(),
-            Self::File {
-                writer,
-                path,
-                may_replace,
-            } => {
-                let file = writer
-                    .into_inner()
-                    .map_err(|error| failed(&path, error.error()))?;
-                file.as_file().sync_all().map_err(|error| failed(&path, &error))?;
-                let named = if may_replace {
-                    file.persist(&path)
-                } else {
-                    file.persist_noclobber(&path)
-                };
-                match named {
-                    Ok(_) => Ok(()),
-                    Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(is_there(&path)),
-                    Err(error) => Err(failed(&path, &error.error)),
-                }
-            }
-        }
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod damage;
 mod export;
+mod export_rows;
 mod forget;
 mod lists;
 mod manual;
