@@ -65,6 +65,9 @@ pub(crate) struct ExportArgs {
     /// csv, parquet: the producer whose mapping makes the rows [default: the only one that delivers the stage]
     #[arg(long, value_name = "NAME")]
     pub(crate) producer: Option<String>,
+    /// csv, parquet: the table whose rows they are, where the producer delivers into several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
     /// csv, parquet: add the columns _stage, _offset and _received_at
     #[arg(long)]
     pub(crate) metadata: bool,
@@ -100,7 +103,7 @@ struct Written {
 #[derive(Default, Serialize)]
 struct RowCounts {
     rows: u64,
-    /// Messages that the mapping does not mean.
+    /// Messages that are not for the table.
     ignored: u64,
     /// Messages that would be dead letters.
     left_out: u64,
@@ -160,11 +163,11 @@ pub(crate) async fn export(cli: &Cli, args: &ExportArgs) -> Result<(), RunnerErr
 
 /// Refuses what has no meaning for messages that stay as they came.
 fn refuse_mapping(args: &ExportArgs) -> Result<(), RunnerError> {
-    if args.producer.is_none() && args.profiles.is_none() && !args.metadata {
+    if args.producer.is_none() && args.table.is_none() && args.profiles.is_none() && !args.metadata {
         return Ok(());
     }
     Err(usage(
-        "--producer, --profiles and --metadata are for rows: with --format csv or parquet. A line of jsonl is a message as it came, \
+        "--producer, --table, --profiles and --metadata are for rows: with --format csv or parquet. A line of jsonl is a message as it came, \
          with its offset and time",
     ))
 }
@@ -184,7 +187,7 @@ fn told(written: &Written, args: &ExportArgs) -> String {
             lines += &format!("stage-inspect: {} {what}\n", human_count(count));
         }
     };
-    tell(counts.ignored, "of the messages are not meant by the mapping");
+    tell(counts.ignored, "of the messages are not for this table");
     if let Some(first) = &counts.first_left_out {
         let what = format!(
             "of the messages are left out, for they would be dead letters; the first, offset {}: {}",

@@ -34,15 +34,18 @@ pub struct Batching {
 
 impl Default for Batching {
     fn default() -> Self {
-        Self {
-            rows: 20_000,
-            bytes: 8 << 20,
-            interval: Duration::ZERO,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Batching {
+    /// Without `batch` in the configuration.
+    pub const DEFAULT: Self = Self {
+        rows: 20_000,
+        bytes: 8 << 20,
+        interval: Duration::ZERO,
+    };
+
     /// Reads `batch`. What is wrong is reported to the section.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let defaults = Self::default();

@@ -5,9 +5,8 @@
 //! counted anew.) What makes columns and rows is the sink's own code, [`MemoryTable`]; a format is a [`RowWriter`].
 
 use socket_el::exit::{ExitReason, RunnerError};
-use socket_el::producer::postgres::PostgresOptions;
 use socket_el::producer::postgres::table::{
-    CopyRows, Datum, Encoded, LEARNED_AT_ONCE, MemoryTable, TableError, TableOptions, TypedColumn,
+    Datum, Encoded, LEARNED_AT_ONCE, Mapping, MemoryTable, RouterOptions, TableError, TypedColumn,
 };
 use socket_el::record::{Message, Offset};
 
@@ -48,9 +47,12 @@ impl Rows {
             (Format::Parquet, Target::File(path)) => parquet::begin(path, args.force)?,
             (Format::Jsonl | Format::Csv, target) => csv::begin(target.open(args.force)?),
         };
-        let mut options = table_options(cli, args)?;
-        options.mapping.metadata |= args.metadata;
-        let table = MemoryTable::new(options).map_err(|error| table_failed(&error))?;
+        let mut options = options(cli, args)?;
+        let name = table_name(&options, args.table.as_deref())?;
+        for table in &mut options.tables {
+            table.mapping.metadata |= args.metadata;
+        }
+        let table = MemoryTable::new(options, &name).map_err(|error| table_failed(&error))?;
         Ok(Self { table, to })
     }
 
@@ -82,18 +84,36 @@ impl Rows {
 }
 
 /// How the rows are made: as the stage's producer makes them, or without a mapping where there is none.
-fn table_options(cli: &Cli, args: &ExportArgs) -> Result<TableOptions, RunnerError> {
+fn options(cli: &Cli, args: &ExportArgs) -> Result<RouterOptions, RunnerError> {
     let stage = args.stage.as_str();
+    let unmapped = || RouterOptions::single("public", stage, stage, Mapping::default());
     if cli.at.path.is_some() && args.producer.is_none() {
-        return Ok(PostgresOptions::default().table_options("public", stage));
+        return Ok(unmapped());
     }
     let config = producing::load(cli, args.profiles.as_deref())?;
     if args.producer.is_none() && config.producers_of(stage).next().is_none() {
-        return Ok(PostgresOptions::default().table_options("public", stage));
+        return Ok(unmapped());
     }
     let runner = producing::choose(&config, stage, args.producer.as_deref()).map_err(usage)?;
-    let options = runner.producer.table_of(stage);
-    options.ok_or_else(|| usage(format!("producer {} makes no rows of messages", runner.name)))
+    let options = runner.producer.tables_of(stage);
+    options.map_err(|problem| usage(format!("producer {}: {problem}", runner.name)))
+}
+
+/// The table that was named, or the only one.
+fn table_name(options: &RouterOptions, named: Option<&str>) -> Result<String, RunnerError> {
+    let names: Vec<_> = options.tables.iter().map(|table| table.table.as_str()).collect();
+    match (named, names.as_slice()) {
+        (Some(named), names) if names.contains(&named) => Ok(named.to_owned()),
+        (None, [only]) => Ok((*only).to_owned()),
+        (Some(named), _) => Err(usage(format!(
+            "no message goes into a table {named}; there are {}",
+            names.join(", ")
+        ))),
+        (None, _) => Err(usage(format!(
+            "the messages go into several tables: choose one of {} with --table",
+            names.join(", ")
+        ))),
+    }
 }
 
 fn table_failed(error: &TableError) -> RunnerError {
@@ -134,7 +154,6 @@ async fn write(
     let bar = progress_bar(&pages, &args.output, "rows");
     let mut written = Written::default();
     let mut counts = RowCounts::default();
-    let mut rows = CopyRows::new();
     loop {
         let from = pages.at();
         let Some(page) = pages.next().await? else {
@@ -145,8 +164,8 @@ async fn write(
         }
         for (offset, message) in pages.messages(&page, from) {
             written.messages += 1;
-            encode(table, offset, message, &mut rows, &mut counts)?;
-            for row in rows.iter() {
+            encode(table, offset, message, &mut counts)?;
+            for row in table.rows().iter() {
                 let mut datums = Vec::with_capacity(columns.len());
                 for (datum, column) in table.datums(row).zip(columns) {
                     datums.push(datum.map_err(|error| {
@@ -155,7 +174,6 @@ async fn write(
                 }
                 writer.row(&datums)?;
             }
-            rows.clear();
         }
         bar.set_position(pages.at().get() - start.get());
     }
@@ -169,10 +187,9 @@ fn encode(
     table: &mut MemoryTable,
     offset: Offset,
     message: Message<'_>,
-    rows: &mut CopyRows,
     counts: &mut RowCounts,
 ) -> Result<(), RunnerError> {
-    match table.encode(offset, message, rows) {
+    match table.encode(offset, message) {
         Encoded::Rows(made) => counts.rows += u64::from(made),
         Encoded::Ignored => counts.ignored += 1,
         Encoded::DeadLetter { reason, .. } => {
@@ -185,8 +202,8 @@ fn encode(
             )));
         }
     }
-    counts.extra_values += rows.extra_values();
-    counts.discarded_values += rows.discarded_values();
+    counts.extra_values += table.rows().extra_values();
+    counts.discarded_values += table.rows().discarded_values();
     Ok(())
 }
 

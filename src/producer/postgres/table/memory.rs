@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::super::encode::{MAX_BYTES, MAX_ROWS};
+use super::super::batching::Batching;
 use super::column_type::{ColumnType, ScalarType};
 use super::datum::{Datum, DatumError, Digits, Fields};
 use super::encode::EXACT_IN_DOUBLE;
@@ -26,8 +26,8 @@ use crate::stage::ReadLimit;
 
 /// What a delivery reads at once, whose first messages are the sample that new columns are inferred from.
 pub const LEARNED_AT_ONCE: ReadLimit = ReadLimit {
-    messages: MAX_ROWS,
-    bytes: MAX_BYTES,
+    messages: Batching::DEFAULT.rows,
+    bytes: Batching::DEFAULT.bytes,
 };
 
 /// How often a message may change the table: for its keys, and for what their types then turn out to lack.

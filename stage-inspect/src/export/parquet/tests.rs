@@ -6,7 +6,7 @@ use ::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use ::parquet::record::Field;
 use ::parquet::schema::printer::print_schema;
 use socket_el::producer::postgres::PostgresOptions;
-use socket_el::producer::postgres::table::{CopyRows, MemoryTable};
+use socket_el::producer::postgres::table::MemoryTable;
 use socket_el::record::{Message, Offset, Timestamp};
 
 use super::*;
@@ -17,7 +17,7 @@ fn read_back(keys: &str, messages: &[String]) -> SerializedFileReader<File> {
         PostgresOptions::read(section, "postgres")
     });
     let options = options.unwrap_or_else(|error| panic!("{error}")).unwrap();
-    let mut table = MemoryTable::new(options.table_options("public", "feed")).unwrap();
+    let mut table = MemoryTable::new(options.for_stage("public", "feed").unwrap(), "feed").unwrap();
     let message = |(number, text)| {
         let message = Message {
             payload: str::as_bytes(text),
@@ -35,14 +35,12 @@ fn read_back(keys: &str, messages: &[String]) -> SerializedFileReader<File> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rows.parquet");
     let mut writer = begin(&path, false).unwrap()(&columns).unwrap();
-    let mut rows = CopyRows::new();
     for (offset, message) in numbered {
-        table.encode(offset, message, &mut rows);
-        for row in rows.iter() {
+        table.encode(offset, message);
+        for row in table.rows().iter() {
             let datums: Vec<_> = table.datums(row).map(Result::unwrap).collect();
             writer.row(&datums).unwrap();
         }
-        rows.clear();
     }
     writer.finish().unwrap();
     SerializedFileReader::new(File::open(&path).unwrap()).unwrap()
