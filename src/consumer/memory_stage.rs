@@ -10,7 +10,7 @@ use super::{BatchLimits, ConsumerContext};
 use crate::config::units::{ByteSize, Span};
 use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::{
-    Accepted, Appended, Bounds, Outage, ReadLimit, ReadOutcome, SharedStage, Stage, StageError,
+    Accepted, Appended, Bounds, Given, Outage, ReadLimit, ReadOutcome, SharedStage, Stage, StageError,
 };
 use crate::stats::ConsumerStats;
 
@@ -211,11 +211,20 @@ impl Stage for MemoryStage {
             head,
             reserved: head,
             given_from: Offset::ZERO,
+            staged: head.get(),
+            is_uncounted: false,
         }
     }
 
     fn count_between(&self, from: Offset, to: Offset) -> u64 {
         to.get().saturating_sub(from.get())
+    }
+
+    fn given_before(&self, offset: Offset) -> Given {
+        Given {
+            messages: offset.get(),
+            is_exact: true,
+        }
     }
 
     fn watch_head(&self) -> watch::Receiver<Offset> {

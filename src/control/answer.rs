@@ -1,5 +1,7 @@
 //! Answers what is asked.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -7,13 +9,15 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::request::{Asked, Refusal, check_life, parse};
 use super::{HEAD_TIME, Served, streams};
 use crate::stage::SharedStage;
 use crate::stage::path::{Glance, StagePath as _};
-use crate::stage::remote::{Ack, Forgotten, MAX_ACK_BYTES, RECORDS_TYPE, RequestErrorKind, encode_records};
+use crate::stage::remote::{Ack, Forgotten, MAX_BODY_BYTES, RECORDS_TYPE, RequestErrorKind, encode_records};
+use crate::stage::report::{Delivery, Report};
 
 /// The body of an answer: whole, or a stream.
 pub(super) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -74,7 +78,7 @@ async fn route(served: &Served, request: Request<Incoming>) -> Result<Response<B
         }
         Asked::Ack(name, producer) => {
             let stage = find(served, &name)?;
-            let Ack { next } = read_body(request).await?;
+            let Ack { next } = read_body(request, "{\"next\": <offset>}").await?;
             if next > stage.bounds().reserved {
                 return Err(Refusal::request(
                     RequestErrorKind::BadRequest,
@@ -87,6 +91,12 @@ async fn route(served: &Served, request: Request<Incoming>) -> Result<Response<B
         Asked::Begun(name, producer) => {
             find(served, &name)?.begun(&producer).await?;
             glance(served, &name)
+        }
+        Asked::Report(name, producer) => {
+            let stage = find(served, &name)?;
+            let report: Report = read_body(request, "a report of a delivery").await?;
+            stage.report(&producer, &report).await;
+            Ok(json(&()))
         }
         Asked::ForgetCursor(stage, producer) => {
             find(served, &stage)?;
@@ -104,13 +114,22 @@ async fn route(served: &Served, request: Request<Incoming>) -> Result<Response<B
 #[derive(Serialize)]
 struct EngineStatus<'a> {
     engine: &'a crate::stage::remote::Identity,
+    /// Of this stage path: by stage and producer, of this process or another.
+    deliveries: BTreeMap<String, BTreeMap<String, Delivery>>,
     #[serde(flatten)]
     runners: super::Status,
 }
 
 fn status(served: &Served) -> EngineStatus<'_> {
+    let stages = served.path.overview().stages.into_iter();
+    let deliveries = stages.map(|stage| {
+        let heard = stage.producers.into_iter();
+        let heard = heard.filter_map(|(name, producer)| Some((name, producer.delivery?)));
+        (stage.name, heard.collect())
+    });
     EngineStatus {
         engine: &served.identity,
+        deliveries: deliveries.collect(),
         runners: (served.status)(),
     }
 }
@@ -126,21 +145,20 @@ fn glance(served: &Served, stage: &str) -> Result<Response<Body>, Refusal> {
     Ok(json(&Glance { gaps: None, ..glance }))
 }
 
-async fn read_body(request: Request<Incoming>) -> Result<Ack, Refusal> {
+async fn read_body<T: DeserializeOwned>(request: Request<Incoming>, what: &str) -> Result<T, Refusal> {
     let bad = |error: String| Refusal::request(RequestErrorKind::BadRequest, error);
-    let body = Limited::new(request.into_body(), MAX_ACK_BYTES);
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES);
     let body = timeout(HEAD_TIME, body.collect())
         .await
         .map_err(|_| bad("the body did not come in time".to_owned()))?;
     let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let error = format!("the body is longer than {MAX_ACK_BYTES} bytes");
+            let error = format!("the body is longer than {MAX_BODY_BYTES} bytes");
             return Refusal::request(RequestErrorKind::TooLong, error);
         }
         bad(error.to_string())
     })?;
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| bad(format!("the body must be {{\"next\": <offset>}}: {error}")))
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(format!("the body must be {what}: {error}")))
 }
 
 fn json(value: &impl Serialize) -> Response<Body> {

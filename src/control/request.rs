@@ -25,6 +25,7 @@ pub(super) enum Asked {
     Watch(String),
     Ack(String, String),
     Begun(String, String),
+    Report(String, String),
     ForgetCursor(String, String),
 }
 
@@ -129,6 +130,9 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Asked, R
         }
         ["v1", "stages", stage, "begun", producer] => {
             (Asked::Begun(owned(stage), owned(producer)), Method::PUT)
+        }
+        ["v1", "stages", stage, "deliveries", producer] => {
+            (Asked::Report(owned(stage), owned(producer)), Method::PUT)
         }
         _ => {
             return Err(Refusal::request(

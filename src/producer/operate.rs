@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::RunnerError;
 use crate::record::{Offset, Timestamp};
 use crate::stage::path::StagePath;
+use crate::stage::report::Passed;
 use crate::stage::{SharedStage, StageError};
 use crate::stats::ProducerStats;
 
@@ -196,6 +197,12 @@ pub struct Skipping {
 /// What an operator can have a producer do beside delivering.
 #[async_trait]
 pub trait Operations: Send + Sync {
+    /// How far it is, and what became of the messages before; `None` when it has not begun, or has not counted yet.
+    ///
+    /// # Errors
+    /// When the sink can't be asked.
+    async fn passed(&self, scope: &Scope) -> Result<Option<Passed>, RunnerError>;
+
     /// What a replay would do; nothing is changed.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub mod local;
 pub mod look;
 pub mod path;
 pub mod remote;
+pub mod report;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use crate::exit::ExitReason;
 use crate::record::{Batch, Offset, Timestamp};
+use report::Report;
 
 /// A durable ordered queue of messages.
 #[async_trait]
@@ -90,6 +92,15 @@ pub trait Stage: Send + Sync + 'static {
     /// How many messages there are at offsets in `from..to`: differences of offsets are no counts, for gaps
     /// lie between them.
     fn count_between(&self, from: Offset, to: Offset) -> u64;
+
+    /// How many messages were ever staged at offsets before this one, whatever has become of them since.
+    fn given_before(&self, offset: Offset) -> Given;
+
+    /// Takes note of how a producer's delivery stands, for those who look at the stage. `false` when it can't now: tell again.
+    async fn report(&self, producer: &str, report: &Report) -> bool {
+        let _ = (producer, report);
+        true
+    }
 
     /// The durable head, to wait on: it changes whenever there is something new to read. It does not tell when the stage
     /// fails or is closed: whoever runs the stages stops those who wait.
@@ -201,6 +212,19 @@ pub struct Bounds {
     /// The first offset that was, or is to be, given since the stage was opened. What stands beyond it at a start
     /// (a cursor in a sink, say) does not come from this stage's past but from that of a copy which went on by itself.
     pub given_from: Offset,
+    /// Messages that were staged since the stage was made, up to `head`.
+    pub staged: u64,
+    /// Whether there were more, of which nobody can know how many: the end of a generation was lost, or the book of the path.
+    pub is_uncounted: bool,
+}
+
+/// Messages that were staged before an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// How many are known of.
+    pub messages: u64,
+    /// Whether those are all: the offset is not before the oldest message, and none is uncounted.
+    pub is_exact: bool,
 }
 
 /// Offsets `from..to` that will never (again) be read.

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::local::gaps::GapList;
+use super::report::{Balance, Delivery, Passed};
 use super::{Bounds, Gap, Outage, ReadLimit, SharedStage, StageError};
 use crate::record::{Offset, Timestamp};
 
@@ -137,13 +139,26 @@ pub struct StageSummary {
     pub generations: Vec<u64>,
 }
 
+impl StageSummary {
+    /// What became of every message that the stage was offered, for a producer that is so far in its sink. To be asked of a stage as
+    /// it was after that, so that the cursor is not ahead of it.
+    #[must_use]
+    pub fn balance(&self, passed: Passed) -> Balance {
+        let gaps = GapList::from_stored(self.gaps.clone());
+        Balance::of(passed, self.bounds, &gaps, self.refused)
+    }
+}
+
 /// How far a producer is, as far as the stage knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerSummary {
     /// Everything before it is delivered; `None` before its first ack.
     pub cursor: Option<Offset>,
     /// Messages that it has yet to deliver.
     pub pending: u64,
+    /// What it has told since the stage was opened; `None` when nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
 }
 
 /// What follows a producer's name in the name of its replay's cursor. No producer's own name holds a slash.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use socket_el::manual::{CompletionsArgs, ManArgs};
 
+use crate::counts::CountsArgs;
 use crate::dead_letters::DeadLettersArgs;
 use crate::export::ExportArgs;
 use crate::forget::ForgetArgs;
@@ -66,6 +67,8 @@ pub(crate) struct Location {
 pub(crate) enum Command {
     /// List the stages and how far their producers are; or the batches of one stage
     List(ListArgs),
+    /// Show what became of every message that was received, by producer
+    Counts(CountsArgs),
     /// Show messages by their offsets
     Show(ShowArgs),
     /// Show the last messages, and with -f those that come

@@ -116,7 +116,7 @@ impl From<StageSummary> for StageFacts {
 }
 
 impl From<(String, ProducerSummary)> for ProducerFacts {
-    fn from((name, ProducerSummary { cursor, pending }): (String, ProducerSummary)) -> Self {
+    fn from((name, ProducerSummary { cursor, pending, .. }): (String, ProducerSummary)) -> Self {
         Self {
             replay_of: replay_of(&name).map(str::to_owned),
             name,
@@ -192,6 +192,7 @@ mod tests {
                     ProducerSummary {
                         cursor,
                         pending: *pending,
+                        delivery: None,
                     },
                 )
             })
@@ -203,6 +204,8 @@ mod tests {
                 head: Offset::new(12),
                 reserved: Offset::new(12),
                 given_from: Offset::new(12),
+                staged: 12,
+                is_uncounted: false,
             },
             messages: 10,
             refused: 3,

@@ -2,20 +2,23 @@
 //! [`batches`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::record::{Offset, Timestamp};
 use socket_el::stage::path::{BatchPosition, BatchQuery, PathSummary, StagePath, StageSummary};
+use socket_el::stage::report::{Balance, Delivery, DeliveryState};
 
 use crate::batches;
 use crate::cli::Cli;
 use crate::facts::{ProducerFacts, StageFacts};
+use crate::message::escaped;
 use crate::output::{print, print_json};
 use crate::place::{Place, close, places, stage_failed};
 use crate::table::{Align, Table, human_bytes, human_count};
-use crate::time::{Time, age, parse_since};
+use crate::time::{Time, age, parse_since, utc};
 
 /// Batches that `list STAGE` shows unless told otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -31,7 +34,8 @@ Examples:
   stage-inspect list websocket_1 --limit 10      the first batches of one
   stage-inspect list websocket_1 --since 90m     those that came in the last 90 minutes
 
-Bytes with a ~ are estimated from the first pending batches, before compression. With --json, `list STAGE` holds nothing that \
+Bytes with a ~ are estimated from the first pending batches, before compression. DELIVERY is what a running engine's producer does: \
+idle, delivering, connecting, retrying (something transient) or held (an operator is needed). With --json, `list STAGE` holds nothing that \
 changes while the stage does not.")]
 pub(crate) struct ListArgs {
     /// The stage whose batches to list
@@ -50,6 +54,9 @@ pub(crate) struct ListArgs {
     pub(crate) limit: usize,
 }
 
+/// A producer that was not heard for this long may be gone.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// The stages of one directory.
 #[derive(Serialize)]
 struct PlaceListing {
@@ -67,6 +74,24 @@ struct Stage {
     facts: StageFacts,
     /// By producer, for those that have something pending.
     backlogs: Vec<Backlog>,
+    /// By producer, for those that a running engine has heard of.
+    deliveries: Vec<DeliveryFacts>,
+}
+
+/// What a producer is doing.
+#[derive(Serialize)]
+struct DeliveryFacts {
+    producer: String,
+    state: DeliveryState,
+    since: Time,
+    /// Why; empty where the state says it all.
+    why: String,
+    /// What to do; empty where nothing is needed, or `why` says it.
+    what_to_do: String,
+    /// When the producer was heard last.
+    heard_at: Time,
+    /// What became of every message that the stage was offered; none while the producer does not know.
+    counts: Option<Balance>,
 }
 
 /// What a producer has yet to deliver.
@@ -110,6 +135,7 @@ async fn look(cli: &Cli, place: &Place) -> Result<PlaceListing, RunnerError> {
     let mut stages = Vec::new();
     for stage in &summary.stages {
         stages.push(Stage {
+            deliveries: deliveries(stage),
             backlogs: backlogs(&path, stage).await?,
             facts: StageFacts::from(stage.clone()),
         });
@@ -123,6 +149,26 @@ async fn look(cli: &Cli, place: &Place) -> Result<PlaceListing, RunnerError> {
         generations: generations.len(),
         stages,
     })
+}
+
+fn deliveries(stage: &StageSummary) -> Vec<DeliveryFacts> {
+    let known = stage.producers.iter().filter_map(|(name, producer)| {
+        let Delivery {
+            condition,
+            heard_at,
+            balance,
+        } = producer.delivery.clone()?;
+        Some(DeliveryFacts {
+            producer: name.clone(),
+            state: condition.state,
+            since: Time(condition.since),
+            why: condition.why,
+            what_to_do: condition.what_to_do,
+            heard_at: Time(heard_at),
+            counts: balance,
+        })
+    });
+    known.collect()
 }
 
 async fn backlogs(path: &Arc<dyn StagePath>, stage: &StageSummary) -> Result<Vec<Backlog>, RunnerError> {
@@ -171,13 +217,20 @@ fn shown(listing: &PlaceListing) -> String {
         ("KEPT", Align::Right),
         ("GENERATIONS", Align::Right),
         ("PRODUCER", Align::Left),
+        ("DELIVERY", Align::Left),
         ("CURSOR", Align::Right),
         ("PENDING", Align::Right),
         ("BYTES", Align::Right),
         ("OLDEST", Align::Right),
     ]);
     let now = Timestamp::now();
-    for Stage { facts, backlogs } in &listing.stages {
+    let mut troubles = String::new();
+    for Stage {
+        facts,
+        backlogs,
+        deliveries,
+    } in &listing.stages
+    {
         let mut own = [
             facts.name.clone(),
             facts.state_in_words(),
@@ -186,10 +239,10 @@ fn shown(listing: &PlaceListing) -> String {
             human_count(facts.kept),
             facts.generations.len().to_string(),
         ];
-        let mut row = |producer: [String; 5]| {
+        let mut row = |producer: [String; 6]| {
             // What is said of the stage stands in its first row only.
             let [name, state, head, messages, kept, generations] = std::mem::take(&mut own);
-            let [producer, cursor, pending, bytes, oldest] = producer;
+            let [producer, delivery, cursor, pending, bytes, oldest] = producer;
             table.push([
                 name,
                 state,
@@ -198,6 +251,7 @@ fn shown(listing: &PlaceListing) -> String {
                 kept,
                 generations,
                 producer,
+                delivery,
                 cursor,
                 pending,
                 bytes,
@@ -205,26 +259,38 @@ fn shown(listing: &PlaceListing) -> String {
             ]);
         };
         if facts.producers.is_empty() {
-            row(["none", "-", "-", "-", "-"].map(str::to_owned));
+            row(["none", "-", "-", "-", "-", "-"].map(str::to_owned));
         }
         for producer in &facts.producers {
             let backlog = backlogs.iter().find(|backlog| backlog.producer == producer.name);
-            row(producer_row(producer, backlog, now));
+            let delivery = deliveries
+                .iter()
+                .find(|delivery| delivery.producer == producer.name);
+            row(producer_row(producer, delivery, backlog, now));
+            if let Some(trouble) = delivery.and_then(|delivery| trouble(delivery, now)) {
+                troubles += &format!("{} by {} {trouble}\n", facts.name, producer.shown_name());
+            }
         }
     }
     let generations = listing.generations;
     format!(
-        "{}: {} on disk in {generations} generation{}\n{table}",
+        "{}: {} on disk in {generations} generation{}\n{table}{troubles}",
         listing.path,
         human_bytes(listing.disk_bytes),
         if generations == 1 { "" } else { "s" }
     )
 }
 
-fn producer_row(producer: &ProducerFacts, backlog: Option<&Backlog>, now: Timestamp) -> [String; 5] {
+fn producer_row(
+    producer: &ProducerFacts,
+    delivery: Option<&DeliveryFacts>,
+    backlog: Option<&Backlog>,
+    now: Timestamp,
+) -> [String; 6] {
     let none = || "-".to_owned();
     [
         producer.shown_name(),
+        delivery.map_or_else(none, |delivery| state_in_words(delivery.state).to_owned()),
         producer.cursor.map_or_else(none, |cursor| cursor.to_string()),
         human_count(producer.pending),
         backlog.map_or_else(none, |backlog| {
@@ -232,4 +298,83 @@ fn producer_row(producer: &ProducerFacts, backlog: Option<&Backlog>, now: Timest
         }),
         backlog.map_or_else(none, |backlog| age(backlog.oldest_received_at.0, now)),
     ]
+}
+
+fn state_in_words(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Connecting => "connecting",
+        DeliveryState::Idle => "idle",
+        DeliveryState::Delivering => "delivering",
+        DeliveryState::Retrying => "retrying",
+        DeliveryState::Held => "held",
+    }
+}
+
+/// What stands in the way of a delivery, since when, and what to do; `None` when nothing does.
+fn trouble(delivery: &DeliveryFacts, now: Timestamp) -> Option<String> {
+    let DeliveryFacts {
+        state,
+        since,
+        why,
+        what_to_do,
+        heard_at,
+        ..
+    } = delivery;
+    let is_well = matches!(state, DeliveryState::Idle | DeliveryState::Delivering);
+    let silent = now.micros().saturating_sub(heard_at.0.micros());
+    let is_silent = u128::try_from(silent).is_ok_and(|silent| silent > SILENCE.as_micros());
+    if is_well && !is_silent {
+        return None;
+    }
+    let mut text = format!(
+        "is {} since {} ({})",
+        state_in_words(*state),
+        utc(since.0),
+        age(since.0, now)
+    );
+    for (before, more) in [(": ", why), (". ", what_to_do)] {
+        if !more.is_empty() {
+            text += before;
+            text += &escaped(more);
+        }
+    }
+    if is_silent {
+        text += &format!(
+            ". Its process has not been heard for {}: is it running?",
+            age(heard_at.0, now)
+        );
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_is_told_with_what_to_do_and_a_process_that_is_gone_is_noticed() {
+        let now = Timestamp::from_micros(1_795_478_400_000_000);
+        let ago = |seconds: i64| Time(Timestamp::from_micros(now.micros() - seconds * 1_000_000));
+        let mut delivery = DeliveryFacts {
+            producer: "postgres".to_owned(),
+            state: DeliveryState::Held,
+            since: ago(65),
+            why: "permission denied (SQLSTATE 42501)".to_owned(),
+            what_to_do: "Grant it".to_owned(),
+            heard_at: ago(3),
+            counts: None,
+        };
+        assert_eq!(
+            trouble(&delivery, now).unwrap(),
+            "is held since 2026-11-23 23:58:55.000Z (1 m 5 s): permission denied (SQLSTATE 42501). Grant it"
+        );
+        delivery.state = DeliveryState::Delivering;
+        assert_eq!(trouble(&delivery, now), None);
+        delivery.heard_at = ago(120);
+        let silent = trouble(&delivery, now).unwrap();
+        assert!(
+            silent.ends_with("has not been heard for 2 m 0 s: is it running?"),
+            "{silent}"
+        );
+    }
 }

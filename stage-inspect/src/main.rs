@@ -5,6 +5,7 @@ mod adopt;
 mod batches;
 mod chosen;
 mod cli;
+mod counts;
 mod dead_letters;
 mod export;
 mod facts;
@@ -39,6 +40,7 @@ use crate::output::print_bytes;
 async fn run(cli: &Cli) -> Result<(), RunnerError> {
     match &cli.command {
         Command::List(args) => list::list(cli, args).await,
+        Command::Counts(args) => counts::counts(cli, args).await,
         Command::Show(args) => show::show(cli, args).await,
         Command::Tail(args) => tail::tail(cli, args).await,
         Command::Gaps(args) => gaps::gaps(cli, args).await,

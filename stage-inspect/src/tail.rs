@@ -139,6 +139,8 @@ mod tests {
                 head: Offset::new(1_000),
                 reserved: Offset::new(1_000),
                 given_from: Offset::ZERO,
+                staged: 40,
+                is_uncounted: false,
             },
             messages: 40,
             refused: 0,

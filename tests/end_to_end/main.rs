@@ -7,6 +7,7 @@ mod support;
 mod acknowledged;
 mod bad_input;
 mod bad_setup;
+mod counts;
 mod dead_letters;
 mod delivery;
 mod exports;

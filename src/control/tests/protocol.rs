@@ -47,6 +47,7 @@ async fn whatever_is_sent_gets_an_answer_and_hurts_nobody() {
             400,
             "bad_request",
         ),
+        (format!("PUT {stage}/deliveries/p"), "{}", 400, "bad_request"),
         (format!("DELETE {stage}/cursors/p"), "", 404, "not_found"),
         (format!("DELETE {stage}"), "", 409, "still_configured"),
     ] {
@@ -59,7 +60,7 @@ async fn whatever_is_sent_gets_an_answer_and_hurts_nobody() {
         );
         assert!(answer["error"].is_string(), "{line}: {body}");
     }
-    let long = "x".repeat(10_000);
+    let long = "x".repeat(20_000);
     assert_eq!(ask(path, &format!("PUT {stage}/cursors/p"), &long).await.0, 413);
     // A client that goes away in the middle of a request, and one in the middle of an answer.
     let mut stream = UnixStream::connect(path.join(SOCKET_NAME)).await.unwrap();

@@ -5,6 +5,7 @@ use crate::exit::ExitReason;
 use crate::record::{Batch, Offset};
 use crate::stage::path::{StagePath as _, replay_cursor};
 use crate::stage::remote::RemotePath;
+use crate::stage::report::{Condition, DeliveryState, Outcomes, Passed, Report};
 use crate::stage::{Outage, StageError};
 
 #[tokio::test]
@@ -50,6 +51,53 @@ async fn cursors_are_acknowledged_pinned_and_forgotten_from_afar() {
     assert_eq!(refused.exit_reason(), ExitReason::Configuration);
     assert_eq!(remote.forget_stage("other").await.unwrap(), None);
     engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_told_from_afar_and_accounts_for_every_message_in_status_and_summary() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    fill(&engine.stage, 10).await;
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    let passed = Passed {
+        cursor: Offset::new(6),
+        outcomes: Outcomes {
+            delivered: 3,
+            ignored: 2,
+            dead_letters: 1,
+            ..Outcomes::default()
+        },
+    };
+    let report = Report {
+        condition: Condition::new(DeliveryState::Held, "no rights", "grant them"),
+        passed: Some(passed),
+    };
+    assert!(stage.report(PRODUCER, &report).await);
+    // Nobody knows this one: it takes no room.
+    assert!(stage.report("unknown", &report).await);
+    let summary = remote.summary().await.unwrap();
+    let producers = &summary.stage(STAGE).unwrap().producers;
+    assert_eq!(producers.len(), 1);
+    let told = producers[PRODUCER].delivery.clone().unwrap();
+    assert_eq!(told.condition, report.condition);
+    let balance = told.balance.unwrap();
+    assert_eq!(
+        (balance.received, balance.pending, balance.difference()),
+        (10, 4, 0)
+    );
+    assert_eq!(summary.stage(STAGE).unwrap().balance(passed), balance);
+
+    let (status, body) = ask(dir.path(), "GET /v1/status", "").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let delivery = &body["deliveries"][STAGE][PRODUCER];
+    assert_eq!((status, &delivery["state"]), (200, &"held".into()));
+    assert_eq!(delivery["why"], "no rights");
+    assert_eq!(delivery["what_to_do"], "grant them");
+    assert_eq!(delivery["balance"]["dead_letters"], 1);
+
+    engine.stop().await;
+    assert!(!stage.report(PRODUCER, &report).await, "nobody has heard it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use super::cursor::{OwnTables, from_sql, to_sql};
 use super::dial::ConnectError;
+use super::outcomes;
 use super::session::{LASTING_COMMIT, Session, describe};
 use super::target::Target;
 use crate::producer::Adoption;
 use crate::record::Offset;
 use crate::stage::StageError;
+use crate::stage::report::Outcomes;
 
 /// How long the engine that holds the row may take to end its transaction, in milliseconds.
 const LOCK_TIMEOUT_MS: u32 = 30_000;
@@ -134,6 +136,28 @@ pub async fn adopt(target: &Target, adoption: &Adoption) -> Result<Adopted, Adop
                 tables.cursor()
             ),
             &[&path_id.to_string(), &stage, &producer, &to_sql(next_offset)],
+        )
+        .await?;
+    // The counts begin anew: what an operator knows to be there counts as delivered.
+    let before = adopting.given_before(next_offset).messages;
+    let outcomes = match keep_cursor {
+        true => Outcomes {
+            delivered: before,
+            ..Outcomes::default()
+        },
+        false => Outcomes {
+            skipped: before,
+            ..Outcomes::default()
+        },
+    };
+    transaction
+        .execute(
+            &format!(
+                "UPDATE {} SET {} WHERE stage = $1 AND producer = $2",
+                tables.cursor(),
+                outcomes::set_sql(outcomes)
+            ),
+            &[&stage, &producer],
         )
         .await?;
     // Whatever is recorded of its tables: their rows of this stage begin no later.

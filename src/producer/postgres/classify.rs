@@ -28,7 +28,7 @@ pub(super) enum Action {
 
 /// The classes of SQLSTATE, as PostgreSQL's appendix lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     SuccessfulCompletion,
     Warning,
     NoData,
@@ -78,7 +78,7 @@ enum Class {
 }
 
 impl Class {
-    fn of(sqlstate: &str) -> Self {
+    pub(super) fn of(sqlstate: &str) -> Self {
         match sqlstate.get(..2) {
             Some("00") => Self::SuccessfulCompletion,
             Some("01") => Self::Warning,
@@ -145,7 +145,7 @@ fn is_catalog_race(db: &DbError) -> bool {
 }
 
 /// What to do about a SQLSTATE.
-fn action_for_sqlstate(sqlstate: &str) -> Action {
+pub(super) fn action_for_sqlstate(sqlstate: &str) -> Action {
     match Class::of(sqlstate) {
         Class::ConnectionException => Action::Reconnect,
         Class::OperatorIntervention => match sqlstate {

@@ -7,23 +7,26 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
+use super::advice;
 use super::classify::{Action, action_for};
 use super::cursor::{self, Retaken, Taken};
 use super::delivery::Delivery;
 use super::dial::ConnectError;
 use super::lane::{Lane, stage_failed};
 use super::made;
+use super::outcomes::{self, Found};
 use super::session::{LASTING_COMMIT, Session, Timing, describe, end_own_blockers};
 use super::start::{Beginning, HoldCause, decide};
 use super::target::Target;
 use crate::exit::{ExitReason, RunnerError};
 use crate::producer::Start;
 use crate::record::Offset;
+use crate::stage::report::Outcomes;
 
 /// What taking one lane's row came to.
 enum Claimed {
-    /// It is ours, with the cursor here.
-    Yes(cursor::Claim, Beginning),
+    /// It is ours, with the cursor here, and counts this.
+    Yes(cursor::Claim, Beginning, Option<Outcomes>),
     /// An operator has to decide first.
     Held(String),
     /// Somebody else has it.
@@ -46,9 +49,13 @@ impl Delivery {
                 info!(producer = self.context.name, target = %self.target, with = %session.peer(), "connected to the database");
                 self.connected_at = Some(Instant::now());
                 self.session = Some(session);
+                for lane in &mut self.lanes {
+                    lane.standing.connected();
+                }
             }
             Err(refusal) => {
-                self.lose_session(&refusal.to_string(), refusal.needs_operator());
+                let alarm = refusal.needs_operator().then(|| refusal.what_to_do());
+                self.lose_session(&refusal.to_string(), alarm);
             }
         }
     }
@@ -64,8 +71,9 @@ impl Delivery {
         Ok(session)
     }
 
-    /// The session is of no more use: everything is taken up again from the cursors, after a while.
-    pub(super) fn lose_session(&mut self, reason: &str, alarm: bool) {
+    /// The session is of no more use: everything is taken up again from the cursors, after a while. `alarm` when an operator is
+    /// needed: what to do, unless the reason says it.
+    pub(super) fn lose_session(&mut self, reason: &str, alarm: Option<&str>) {
         let was_connected = self.session.take().is_some();
         if was_connected && self.connected_at.is_some_and(|at| at.elapsed() >= HEALTHY) {
             self.all_is_well();
@@ -73,6 +81,7 @@ impl Delivery {
         self.next = None;
         for lane in &mut self.lanes {
             lane.disconnected();
+            lane.standing.connecting(reason, alarm.unwrap_or_default());
         }
         self.connect_at = Some(Instant::now() + self.connect_backoff.next_delay());
         if self.trouble.as_deref() == Some(reason) {
@@ -80,8 +89,8 @@ impl Delivery {
             return;
         }
         let producer = &self.context.name;
-        if alarm {
-            error!(producer, target = %self.target, "the database can't be used, and is tried again until it can: {reason}");
+        if let Some(what_to_do) = alarm {
+            error!(producer, target = %self.target, "the database can't be used, and is tried again until it can: {reason}. {what_to_do}");
         } else {
             warn!(producer, target = %self.target, "no connection to the database; trying until there is one: {reason}");
         }
@@ -112,9 +121,12 @@ impl Delivery {
                 }
             });
             match claiming.await {
-                Ok(Claimed::Yes(claim, beginning)) => self.begin(index, claim, beginning).await?,
+                Ok(Claimed::Yes(claim, beginning, outcomes)) => {
+                    self.lanes[index].outcomes = outcomes;
+                    self.begin(index, claim, beginning).await?;
+                }
                 Ok(Claimed::Held(reason)) => {
-                    self.lanes[index].hold(&reason);
+                    self.lanes[index].hold(&reason, "");
                     self.roll_back().await;
                 }
                 Ok(Claimed::Fenced) => return Err(self.fenced(index)),
@@ -136,8 +148,12 @@ impl Delivery {
             // Not to be kept: the row, if it is made now, is rolled back below.
             Beginning::Follow(_) | Beginning::Redeliver { .. } | Beginning::Hold(_) => bounds.oldest,
         };
-        let (claim, found) = match cursor::take(client, &self.tables, &lane.key, first).await? {
-            Taken::Ours { claim, next } => (claim, next),
+        let (claim, found, counted) = match cursor::take(client, &self.tables, &lane.key, first).await? {
+            Taken::Ours {
+                claim,
+                next,
+                outcomes,
+            } => (claim, next, outcomes),
             Taken::OtherPath(other) => {
                 client.batch_execute("ROLLBACK").await?;
                 return Ok(Claimed::OtherPath(other));
@@ -146,8 +162,16 @@ impl Delivery {
         match decide(found, local, bounds, reach, self.context.start) {
             Beginning::Hold(cause) => Ok(Claimed::Held(cause.to_string())),
             beginning => {
+                let stage = lane.stage.as_ref();
+                let known = match (found, counted) {
+                    (None, _) => Found::Made,
+                    (Some(_), None) => Found::Uncounted,
+                    (Some(_), Some(outcomes)) => Found::Counted(outcomes),
+                };
+                let at = found.unwrap_or(first);
+                let outcomes = outcomes::settle(client, &self.tables, &lane.key, stage, at, known).await?;
                 client.batch_execute("COMMIT").await?;
-                Ok(Claimed::Yes(claim, beginning))
+                Ok(Claimed::Yes(claim, beginning, Some(outcomes)))
             }
         }
     }
@@ -161,17 +185,30 @@ impl Delivery {
     ) -> Result<Claimed, tokio_postgres::Error> {
         let client = &session.client;
         client.batch_execute(&begin_claim(&self.timing)).await?;
-        let (claim, next) = match cursor::retake(client, &self.tables, &lane.key, claim).await? {
-            Retaken::Ours { claim, next } => (claim, next),
+        let (claim, next, counted) = match cursor::retake(client, &self.tables, &lane.key, claim).await? {
+            Retaken::Ours {
+                claim,
+                next,
+                outcomes,
+            } => (claim, next, outcomes),
             Retaken::Fenced => return Ok(Claimed::Fenced),
             Retaken::Gone => return Ok(Claimed::Held(CURSOR_ROW_GONE.to_owned())),
+        };
+        let counted = match (counted, next == lane.cursor || lane.key.is_replay()) {
+            (counted, true) => counted,
+            // Our own transaction whose answer was lost; or somebody else has moved it.
+            (counted, false) => {
+                let found = counted.map_or(Found::Uncounted, Found::Counted);
+                let stage = lane.stage.as_ref();
+                Some(outcomes::settle(client, &self.tables, &lane.key, stage, next, found).await?)
+            }
         };
         client.batch_execute("COMMIT").await?;
         let (known, bounds) = (Some(lane.cursor), lane.stage.bounds());
         Ok(
             match decide(Some(next), known, bounds, bounds.reserved, Start::Oldest) {
                 Beginning::Hold(cause) => Claimed::Held(cause.to_string()),
-                beginning => Claimed::Yes(claim, beginning),
+                beginning => Claimed::Yes(claim, beginning, counted),
             },
         )
     }
@@ -212,37 +249,17 @@ impl Delivery {
         Ok(())
     }
 
-    /// The cursor was found elsewhere than it was left, with our epoch still in the row: somebody moved it.
-    pub(super) async fn cursor_moved(&mut self, index: usize, found: Offset) -> Result<(), RunnerError> {
-        let lane = &mut self.lanes[index];
-        let Some(claim) = lane.claim else {
-            return Ok(());
-        };
-        let bounds = lane.stage.bounds();
-        match decide(
-            Some(found),
-            Some(lane.cursor),
-            bounds,
-            bounds.reserved,
-            Start::Oldest,
-        ) {
-            Beginning::Hold(cause) => {
-                lane.needs_claim = true;
-                lane.hold(&cause.to_string());
-                Ok(())
-            }
-            beginning => self.begin(index, claim, beginning).await,
-        }
-    }
-
     async fn claim_failed(&mut self, index: usize, error: &tokio_postgres::Error) {
         let reason = describe(error);
         match action_for(error) {
-            Action::Reconnect => return self.lose_session(&reason, false),
-            Action::ReconnectAlarm => return self.lose_session(&reason, true),
+            Action::Reconnect => return self.lose_session(&reason, None),
+            Action::ReconnectAlarm => {
+                return self.lose_session(&reason, Some(advice::what_to_do(error)));
+            }
             Action::Retry | Action::Halve => self.lanes[index].retry_later(&reason),
             Action::Reload | Action::ReloadOnce | Action::Poison | Action::Hold => {
-                self.lanes[index].hold(&format!("the cursor table can't be used: {reason}"));
+                let reason = format!("the cursor table can't be used: {reason}");
+                self.lanes[index].hold(&reason, advice::what_to_do(error));
             }
         }
         self.roll_back().await;

@@ -9,8 +9,10 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::outcomes;
 use crate::record::Offset;
 use crate::stage::path::replay_of;
+use crate::stage::report::Outcomes;
 
 /// Key of the advisory lock under which our own tables are made: the bytes of `socketel`.
 const TABLES_LOCK: i64 = i64::from_be_bytes(*b"socketel");
@@ -64,13 +66,22 @@ impl OwnTables {
                 "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), \
                  to_regclass($2) IS NOT NULL, to_regclass($3) IS NOT NULL, to_regclass($4) IS NOT NULL, \
                  EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = 'replay'), \
-                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'into_table')",
-                &[&schema, &self.cursor, &self.dead_letter, &self.table],
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'into_table'), \
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = $5), \
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'replayed')",
+                &[
+                    &schema,
+                    &self.cursor,
+                    &self.dead_letter,
+                    &self.table,
+                    &outcomes::FIRST_COLUMN,
+                ],
             )
             .await?;
         let (is_schema, is_cursor, is_dead_letter, is_table): (bool, bool, bool, bool) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (has_replay, has_into): (bool, bool) = (row.try_get(4)?, row.try_get(5)?);
+        let (has_outcomes, has_replayed): (bool, bool) = (row.try_get(6)?, row.try_get(7)?);
         let mut statements = Vec::new();
         if !is_schema {
             statements.push(format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema));
@@ -79,14 +90,16 @@ impl OwnTables {
             statements.push(format!(
                 "CREATE TABLE IF NOT EXISTS {} (stage_path_id uuid NOT NULL, stage text NOT NULL, producer text NOT NULL, \
                  epoch bigint NOT NULL, next_offset bigint NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), \
-                 end_offset bigint, replay jsonb, PRIMARY KEY (stage, producer))",
-                self.cursor
+                 end_offset bigint, replay jsonb, {}, PRIMARY KEY (stage, producer))",
+                self.cursor,
+                outcomes::definition("")
             ));
-        } else if !has_replay {
-            // Of a version without replays.
+        } else if !has_replay || !has_outcomes {
+            // Of a version without replays, or one that did not count.
             statements.push(format!(
-                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS end_offset bigint, ADD COLUMN IF NOT EXISTS replay jsonb",
-                self.cursor
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS end_offset bigint, ADD COLUMN IF NOT EXISTS replay jsonb, {}",
+                self.cursor,
+                outcomes::definition("ADD COLUMN IF NOT EXISTS ")
             ));
         }
         if !is_dead_letter {
@@ -94,12 +107,13 @@ impl OwnTables {
                 "CREATE TABLE IF NOT EXISTS {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stage_path_id uuid NOT NULL, \
                  stage text NOT NULL, producer text NOT NULL, message_offset bigint NOT NULL, record_index integer, \
                  received_at timestamptz NOT NULL, sqlstate text, reason text NOT NULL, payload bytea NOT NULL, \
-                 created_at timestamptz NOT NULL DEFAULT now(), into_table text)",
+                 created_at timestamptz NOT NULL DEFAULT now(), into_table text, replayed boolean NOT NULL DEFAULT false)",
                 self.dead_letter
             ));
-        } else if !has_into {
+        } else if !has_into || !has_replayed {
             statements.push(format!(
-                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS into_table text",
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS into_table text, \
+                 ADD COLUMN IF NOT EXISTS replayed boolean NOT NULL DEFAULT false",
                 self.dead_letter
             ));
         }
@@ -147,6 +161,11 @@ impl CursorKey {
         replay_of(&self.producer).unwrap_or(&self.producer)
     }
 
+    /// Whether it is the row of a replay.
+    pub(super) fn is_replay(&self) -> bool {
+        replay_of(&self.producer).is_some()
+    }
+
     /// The condition that picks the row.
     fn condition(&self) -> String {
         format!(
@@ -156,10 +175,11 @@ impl CursorKey {
         )
     }
 
-    /// The query that locks the row: path id, epoch and next offset.
+    /// The query that locks the row: path id, epoch, next offset and outcomes.
     pub(super) fn lock_sql(&self, tables: &OwnTables) -> String {
         format!(
-            "SELECT stage_path_id::text, epoch, next_offset FROM {} WHERE {} FOR UPDATE",
+            "SELECT stage_path_id::text, epoch, next_offset, {} FROM {} WHERE {} FOR UPDATE",
+            outcomes::select_sql(),
             tables.cursor,
             self.condition()
         )
@@ -196,6 +216,8 @@ pub(super) enum Taken {
         claim: Claim,
         /// The cursor; `None` when the row was made just now.
         next: Option<Offset>,
+        /// What became of the messages before it; `None` when the row does not say.
+        outcomes: Option<Outcomes>,
     },
     /// The row belongs to another stage path, and is as it was.
     OtherPath(Uuid),
@@ -217,7 +239,8 @@ pub(super) async fn take(
                  VALUES ($1::text::uuid, $2, $3, 1, $4) \
                  ON CONFLICT (stage, producer) DO UPDATE SET epoch = c.epoch + 1, updated_at = now() \
                  WHERE c.stage_path_id = EXCLUDED.stage_path_id \
-                 RETURNING epoch, next_offset, xmax = 0"
+                 RETURNING epoch, next_offset, xmax = 0, {}",
+                outcomes::select_sql()
             ),
             &[&path_id, &key.stage, &key.producer, &to_sql(first)],
         )
@@ -231,6 +254,7 @@ pub(super) async fn take(
             } else {
                 Some(from_sql(row.try_get(1)?))
             },
+            outcomes: outcomes::parse(row.try_get(3)?),
         });
     }
     let other: String = client
@@ -273,6 +297,8 @@ pub(super) enum Retaken {
         claim: Claim,
         /// The cursor.
         next: Offset,
+        /// What became of the messages before it; `None` when the row does not say.
+        outcomes: Option<Outcomes>,
     },
     /// Somebody else took it.
     Fenced,
@@ -294,7 +320,8 @@ pub(super) async fn retake(
             &format!(
                 "UPDATE {cursor} SET epoch = $1, updated_at = now() \
                  WHERE stage = $2 AND producer = $3 AND stage_path_id = $4::text::uuid AND epoch IN ($1, $5) \
-                 RETURNING next_offset"
+                 RETURNING next_offset, {}",
+                outcomes::select_sql()
             ),
             &[&claim.next, &key.stage, &key.producer, &path_id, &claim.held],
         )
@@ -303,6 +330,7 @@ pub(super) async fn retake(
         return Ok(Retaken::Ours {
             claim: Claim::of(claim.next),
             next: from_sql(row.try_get(0)?),
+            outcomes: outcomes::parse(row.try_get(1)?),
         });
     }
     let row = client

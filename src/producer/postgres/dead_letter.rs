@@ -10,6 +10,9 @@ use crate::record::{Message, Offset, Timestamp};
 /// The longest reason that is kept, in bytes: a server's message may quote a whole value.
 const MAX_REASON_BYTES: usize = 1_000;
 
+/// The reason of those that an operator had skipped; it tells them from those that could not be rows.
+pub(super) const SKIPPED: &str = "skipped by an operator";
+
 /// Why a message can't be a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -66,8 +69,8 @@ pub(super) async fn insert(
     let statement = session
         .statement(&format!(
             "INSERT INTO {} (stage_path_id, stage, producer, message_offset, record_index, received_at, sqlstate, reason, payload, \
-             into_table) \
-             SELECT $1::text::uuid, $2, $3, l.*, $10 FROM unnest($4::int8[], $5::int4[], $6::timestamptz[], $7::text[], $8::text[], $9::bytea[]) l",
+             into_table, replayed) \
+             SELECT $1::text::uuid, $2, $3, l.*, $10, $11 FROM unnest($4::int8[], $5::int4[], $6::timestamptz[], $7::text[], $8::text[], $9::bytea[]) l",
             tables.dead_letter()
         ))
         .await?;
@@ -105,6 +108,7 @@ pub(super) async fn insert(
                 &reasons,
                 &payloads,
                 &key.into_table,
+                &key.is_replay(),
             ],
         )
         .await?;

@@ -96,6 +96,7 @@ impl Delivery {
             if let Some(reason) = self.lanes.iter_mut().find_map(|lane| lane.ended_by.take()) {
                 return Err(RunnerError::new(ExitReason::Failed, reason));
             }
+            self.tell().await;
             if self.session.is_none() {
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -143,11 +144,14 @@ impl Delivery {
             router,
         )
         .await;
-        if let Err(failure) = opened {
-            self.recover(prepared, failure).await?;
-            return Ok(Step::GoOn);
+        match opened {
+            Ok(outcomes) => lane.outcomes = outcomes,
+            Err(failure) => {
+                self.recover(prepared, failure).await?;
+                return Ok(Step::GoOn);
+            }
         }
-        self.lanes[prepared.lane].filling.begins();
+        self.lanes[prepared.lane].departing();
         let (finished, next) = tokio::join!(
             transaction::finish(session, &self.timing, &self.tables, &key, claim, &mut prepared),
             prepare_next(&mut self.lanes, &mut self.turn, &mut self.spare),
@@ -175,6 +179,16 @@ impl Delivery {
         }
         let acked = lane.stage.ack(&lane.key.producer, prepared.end).await;
         acked.map_err(stage_failed)
+    }
+
+    /// Tells the stages how their deliveries stand.
+    async fn tell(&mut self) {
+        for lane in &mut self.lanes {
+            if lane.standing.tells_at() <= Instant::now() {
+                let was_heard = lane.stage.report(&lane.key.producer, &lane.report()).await;
+                lane.standing.told(was_heard);
+            }
+        }
     }
 
     /// Reads and changes the tables of the lanes that need it.
@@ -211,12 +225,16 @@ impl Delivery {
         if self.context.until == RunUntil::Drained && self.lanes.iter().all(Lane::is_drained) {
             return Ok(Step::Finished);
         }
+        for lane in &mut self.lanes {
+            lane.rests();
+        }
         let look = Instant::now() + self.timing.idle_check;
         let wake = self
             .lanes
             .iter()
             .flat_map(|lane| [lane.waits_until(), lane.filling.waits_until()])
             .flatten()
+            .chain(self.lanes.iter().map(|lane| lane.standing.tells_at()))
             .fold(look, Instant::min);
         let stop = self.context.stop.clone();
         let mut heads: Vec<BoxFuture<'_, Result<(), StageError>>> = self
@@ -269,7 +287,16 @@ impl Delivery {
                 continue;
             };
             match transaction::check_epoch(session, &self.timing, &self.tables, &lane.key, claim).await {
-                Ok(()) => {}
+                Ok((next, outcomes)) => {
+                    let lane = &mut self.lanes[index];
+                    if next != lane.cursor {
+                        lane.cursor_moved();
+                    } else if lane.outcomes != outcomes {
+                        // An operator has dealt with dead letters.
+                        lane.outcomes = outcomes;
+                        lane.standing.advanced();
+                    }
+                }
                 Err(Failure::Fenced) => return Err(self.fenced(index)),
                 // Of no consequence before there is something to deliver, but a lost connection is made again at once.
                 Err(failure) => {
@@ -278,7 +305,7 @@ impl Delivery {
                         .as_ref()
                         .is_some_and(|session| session.client.is_closed())
                     {
-                        self.lose_session(&failure.to_string(), false);
+                        self.lose_session(&failure.to_string(), None);
                     }
                 }
             }

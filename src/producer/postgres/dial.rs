@@ -15,6 +15,7 @@ use tokio_postgres::config::SslMode as ClientMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, NoTls, Socket};
 
+use super::advice;
 use super::classify::{Action, action_for};
 use super::session::describe;
 use super::target::Target;
@@ -74,6 +75,26 @@ impl ConnectError {
             Self::Refused(error) => !is_transport(error),
             Self::BothWays { first, second, .. } => first.needs_operator() || second.needs_operator(),
             Self::NoServer(all) => all.iter().any(|(_, error)| error.needs_operator()),
+        }
+    }
+
+    /// What an operator can do; empty where nobody is needed, or the error says it itself.
+    pub(super) fn what_to_do(&self) -> &'static str {
+        match self {
+            Self::Refused(error) if is_bad_startup(error) => "",
+            Self::Refused(error) => advice::what_to_do(error),
+            Self::BothWays { first, second, .. } => match second.what_to_do() {
+                "" => first.what_to_do(),
+                advice => advice,
+            },
+            Self::NoServer(all) => {
+                let advices = all.iter().map(|(_, error)| error.what_to_do());
+                advices
+                    .into_iter()
+                    .find(|advice| !advice.is_empty())
+                    .unwrap_or("")
+            }
+            Self::Timeout(_) | Self::Lookup(_) | Self::NotWritable(_) | Self::Unsuitable(_) => "",
         }
     }
 

@@ -9,10 +9,12 @@ use tracing::{debug, error, info, warn};
 
 use super::PostgresOptions;
 use super::batching::Filling;
+use super::condition::Standing;
 use super::cursor::{Claim, CursorKey, OwnTables};
 use super::dead_letter::Verdict;
 use super::encode::{Done, Job, Outcome};
 use super::made;
+use super::outcomes;
 use super::session::Timing;
 use super::spare::Spare;
 use super::table::{CopyRows, Router, Table};
@@ -20,6 +22,7 @@ use super::transaction::{Part, Prepared};
 use crate::backoff::Backoff;
 use crate::exit::{ExitReason, RunnerError};
 use crate::record::Offset;
+use crate::stage::report::{Outcomes, Passed, Report};
 use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
 use crate::stats::ProducerStats;
 
@@ -84,8 +87,9 @@ pub(super) struct Lane {
     not_before: Option<Instant>,
     retry: Backoff,
     hold_delay: Duration,
-    /// What was last logged to stand in the way.
-    trouble: Option<String>,
+    /// What became of the messages before the cursor; `None` until the row has said so.
+    pub(super) outcomes: Option<Outcomes>,
+    pub(super) standing: Standing,
     /// A replay is not held but ends, for its operator looks on.
     pub(super) ends_when_held: bool,
     /// Why it has to end.
@@ -134,7 +138,8 @@ impl Lane {
             not_before: None,
             retry: Backoff::new(timing.retry_initial, timing.retry_max),
             hold_delay: timing.hold,
-            trouble: None,
+            outcomes: None,
+            standing: Standing::new(),
             ends_when_held: false,
             ended_by: None,
         })
@@ -162,21 +167,22 @@ impl Lane {
 
     /// An operator has to mend something: the lane waits long between attempts. Each begins with the cursor's row, which the
     /// operator may have moved past what holds it.
-    pub(super) fn hold(&mut self, reason: &str) {
+    pub(super) fn hold(&mut self, reason: &str, what_to_do: &str) {
         self.needs_claim = true;
         self.not_before = Some(Instant::now() + self.hold_delay);
         self.position = self.cursor;
         self.reloads = 0;
         self.changes = 0;
         self.reloaded_once = false;
+        let is_new = self.standing.held(reason, what_to_do);
+        let pause = if what_to_do.is_empty() { "" } else { ". " };
         if self.ends_when_held {
-            self.ended_by = Some(reason.to_owned());
-        } else if self.trouble.as_deref() == Some(reason) {
-            debug!(stage = self.key.stage, "still held");
-        } else {
+            self.ended_by = Some(format!("{reason}{pause}{what_to_do}"));
+        } else if is_new {
             error!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
-                "delivery of this stage is held, and tried again every {} s: {reason}", self.hold_delay.as_secs());
-            self.trouble = Some(reason.to_owned());
+                "delivery of this stage is held, and tried again every {} s: {reason}{pause}{what_to_do}", self.hold_delay.as_secs());
+        } else {
+            debug!(stage = self.key.stage, "still held");
         }
     }
 
@@ -184,17 +190,23 @@ impl Lane {
     pub(super) fn retry_later(&mut self, reason: &str) {
         self.not_before = Some(Instant::now() + self.retry.next_delay());
         self.position = self.cursor;
-        if self.trouble.as_deref() == Some(reason) {
-            debug!(stage = self.key.stage, reason, "trying again");
-        } else {
+        if self.standing.retrying(reason) {
             warn!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
                 "delivery of this stage is tried again until it works: {reason}");
-            self.trouble = Some(reason.to_owned());
+        } else {
+            debug!(stage = self.key.stage, reason, "trying again");
         }
     }
 
     /// The connection is gone: what was read ahead is void, and the row has to be taken again.
     pub(super) fn disconnected(&mut self) {
+        self.position = self.cursor;
+        self.needs_claim = true;
+    }
+
+    /// The cursor was found elsewhere than it was left, with our epoch still in the row: somebody moved it. Where it stands is
+    /// looked at with the row taken.
+    pub(super) fn cursor_moved(&mut self) {
         self.position = self.cursor;
         self.needs_claim = true;
     }
@@ -206,6 +218,12 @@ impl Lane {
         self.cursor = next;
         self.position = next;
         self.not_before = None;
+    }
+
+    /// A transaction begins to be sent.
+    pub(super) fn departing(&mut self) {
+        self.filling.begins();
+        self.standing.delivering();
     }
 
     /// The transaction was sent; until its answer comes nobody knows whether it is committed.
@@ -247,6 +265,9 @@ impl Lane {
     pub(super) fn committed(&mut self, prepared: &Prepared, stats: &ProducerStats) {
         self.arrived(prepared.end, stats);
         self.cursor = prepared.end;
+        self.outcomes = self
+            .outcomes
+            .map(|before| outcomes::sum(before, outcomes::of_transaction(prepared)));
         self.condemned = self.condemned.split_off(&prepared.end);
         self.limit = self.limit.saturating_mul(2).min(self.filling.batching.rows);
         self.reloads = 0;
@@ -254,9 +275,10 @@ impl Lane {
         self.reloaded_once = false;
         self.not_before = None;
         self.retry.reset();
-        if self.trouble.take().is_some() {
-            info!(stage = self.key.stage, offset = %self.cursor, "delivery of this stage goes on");
+        if self.standing.committed() {
+            self.goes_on();
         }
+        self.standing.advanced();
         for gap in &prepared.gaps {
             match (gap.cause, gap.messages) {
                 (GapCause::Reservation, _) | (_, Some(0)) => {
@@ -267,6 +289,29 @@ impl Lane {
                         "messages will never be delivered: {}", gap.cause);
                 }
             }
+        }
+    }
+
+    fn goes_on(&self) {
+        info!(stage = self.key.stage, offset = %self.cursor, "delivery of this stage goes on");
+    }
+
+    /// Nothing is under way: with nothing left to deliver, whatever was in the way is over.
+    pub(super) fn rests(&mut self) {
+        if self.is_ready() && self.cursor >= *self.head.borrow() && self.standing.idle() {
+            self.goes_on();
+        }
+    }
+
+    /// How its delivery stands, for the stage.
+    pub(super) fn report(&self) -> Report {
+        let outcomes = self.outcomes.filter(|_| !self.key.is_replay());
+        Report {
+            condition: self.standing.shown().clone(),
+            passed: outcomes.map(|outcomes| Passed {
+                cursor: self.cursor,
+                outcomes,
+            }),
         }
     }
 
@@ -344,7 +389,10 @@ impl Lane {
                 self.work = TableWork::Change;
                 self.changes += 1;
                 if self.changes > MAX_CHANGES {
-                    self.hold("the tables were changed again and again, and still do not take the messages. Look at their columns");
+                    self.hold(
+                        "the tables were changed again and again, and still do not take the messages",
+                        "Look at their columns",
+                    );
                 }
                 done.rows.into_iter().for_each(|rows| spare.give(rows));
                 Ok(None)

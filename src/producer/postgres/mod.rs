@@ -18,12 +18,15 @@
 //! | `load` | rows into a table: COPY, and what `on_conflict` does |
 //! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
 //! | `classify` | from SQLSTATE to what to do |
+//! | `advice` | from SQLSTATE to what an operator can do |
+//! | `condition` | how a lane stands, for its operator |
 //! | `target` | the database, as a profile names it |
 //! | `session` | one checked connection to the first server that will do |
 //! | `dial`, `tls` | one server: addresses, with or without TLS, certificates |
 //! | `connect` | session, start and resynchronisation of the lanes |
 //! | `start` | from cursor and local copy to where delivery begins, or a hold |
 //! | `cursor` | the cursor table, epochs |
+//! | `outcomes` | the cursor row's counts: what became of each message |
 //! | `dead_letter` | the dead-letter table |
 //! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
 //! | `adopt` | a stage path takes over another's cursor |
@@ -37,8 +40,10 @@
 //! * What may be transient is tried for ever; what an operator must mend holds one stage and leaves the others alone.
 
 mod adopt;
+mod advice;
 mod batching;
 mod classify;
+mod condition;
 mod connect;
 mod cursor;
 mod dead_letter;
@@ -51,6 +56,7 @@ mod made;
 mod mapping_keys;
 mod operate;
 mod options;
+mod outcomes;
 mod probe;
 mod recover;
 mod session;

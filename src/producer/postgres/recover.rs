@@ -7,6 +7,7 @@
 
 use tracing::warn;
 
+use super::advice;
 use super::classify::{Action, action_for, copy_row};
 use super::dead_letter::Verdict;
 use super::delivery::Delivery;
@@ -23,9 +24,10 @@ impl Delivery {
         let reason = failure.to_string();
         let action = match &failure {
             Failure::Fenced => return Err(self.fenced(index)),
-            Failure::CursorMoved { found } => {
+            Failure::CursorMoved { .. } => {
                 self.turn_back(index).await;
-                return self.cursor_moved(index, *found).await;
+                self.lanes[index].cursor_moved();
+                return Ok(());
             }
             Failure::NoAnswer(_) => Action::Reconnect,
             Failure::CursorGone => Action::Hold,
@@ -42,11 +44,11 @@ impl Delivery {
         match action {
             // Whether it was committed is for the cursor to say.
             Action::Reconnect => {
-                self.lose_session(&reason, false);
+                self.lose_session(&reason, None);
                 return Ok(());
             }
             Action::ReconnectAlarm => {
-                self.lose_session(&reason, true);
+                self.lose_session(&reason, Some(what_to_do(&failure)));
                 return Ok(());
             }
             Action::Retry
@@ -76,10 +78,7 @@ impl Delivery {
             (Action::Poison | Action::ReloadOnce, Failure::Sql(error)) => {
                 self.isolate(&prepared, None, &error)
             }
-            (_, failure) => {
-                let advice = advice(&failure);
-                lane.hold(&format!("{reason}. {advice}"));
-            }
+            (_, failure) => lane.hold(&reason, what_to_do(&failure)),
         }
         Ok(())
     }
@@ -99,7 +98,7 @@ impl Delivery {
             return;
         };
         if let Err(failure) = transaction::roll_back(session, &self.timing).await {
-            self.lose_session(&failure.to_string(), false);
+            self.lose_session(&failure.to_string(), None);
         }
     }
 
@@ -108,9 +107,10 @@ impl Delivery {
         lane.work = TableWork::Load;
         lane.reloads += 1;
         if lane.reloads > MAX_RELOADS {
-            lane.hold(&format!(
-                "{reason}; the layout was loaded {MAX_RELOADS} times, and it did not help. Look at the table and its triggers"
-            ));
+            lane.hold(
+                &format!("{reason}; the layout was loaded {MAX_RELOADS} times, and it did not help"),
+                "Look at the table and its triggers",
+            );
         }
     }
 
@@ -144,10 +144,10 @@ impl Delivery {
                 lane.condemn(row.offset, verdict);
             }
             None if prepared.messages > 1 => {}
-            None => lane.hold(&format!(
-                "{} in a transaction that has no rows. Look at triggers on _socket_el_dead_letter and _socket_el_cursor",
-                describe(error)
-            )),
+            None => lane.hold(
+                &format!("{} in a transaction that has no rows", describe(error)),
+                "Look at triggers on _socket_el_dead_letter and _socket_el_cursor",
+            ),
         }
     }
 
@@ -158,33 +158,32 @@ impl Delivery {
             if matches!(failure, TableError::Locked { .. }) {
                 lane.retry_later(&failure.to_string());
             } else {
-                lane.hold(&failure.to_string());
+                lane.hold(&failure.to_string(), "");
             }
             return;
         };
         let reason = format!("{failure}: {}", describe(source));
         match action_for(source) {
-            Action::Reconnect => self.lose_session(&reason, false),
-            Action::ReconnectAlarm => self.lose_session(&reason, true),
+            Action::Reconnect => self.lose_session(&reason, None),
+            Action::ReconnectAlarm => self.lose_session(&reason, Some(advice::what_to_do(source))),
             Action::Retry | Action::Halve => lane.retry_later(&reason),
             Action::Reload | Action::ReloadOnce => self.reload(index, &reason),
-            Action::Poison | Action::Hold => lane.hold(&reason),
+            Action::Poison | Action::Hold => lane.hold(&reason, advice::what_to_do(source)),
         }
     }
 }
 
-/// What the operator can do about a hold.
-fn advice(failure: &Failure) -> &'static str {
+/// What an operator can do.
+fn what_to_do(failure: &Failure) -> &'static str {
     match failure {
         Failure::RowsSwallowed { .. } => {
             "A BEFORE trigger or a rule of the table drops rows; the engine does not go on as if they were stored. Change the trigger"
         }
+        Failure::OwnTable(error) if action_for(error) == Action::ReconnectAlarm => advice::what_to_do(error),
         Failure::CursorGone | Failure::OwnTable(_) => {
             "Look at _socket_el_cursor and _socket_el_dead_letter: they are not made again while the engine runs. Restore them, or start the engine again to be told the choices"
         }
-        Failure::Sql(_) | Failure::Rows { .. } => {
-            "Mend the database's rights or configuration, or the table's triggers"
-        }
+        Failure::Sql(error) | Failure::Rows { source: error, .. } => advice::what_to_do(error),
         Failure::Fenced | Failure::CursorMoved { .. } | Failure::TableChanged(_) | Failure::NoAnswer(_) => {
             "Look at the database's log"
         }

@@ -96,6 +96,8 @@ mod tests {
         head: Offset::new(500),
         reserved: Offset::new(1_000),
         given_from: Offset::new(500),
+        staged: 500,
+        is_uncounted: false,
     };
 
     fn decided(postgres: Option<u64>, local: Option<u64>) -> Beginning {

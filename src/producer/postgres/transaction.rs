@@ -16,10 +16,12 @@ use tokio_postgres::SimpleQueryMessage;
 use super::cursor::{Claim, CursorKey, OwnTables, from_sql, to_sql};
 use super::dead_letter::{self, DeadLetter};
 use super::load::load;
+use super::outcomes;
 use super::session::{LASTING_COMMIT, Session, Timing, describe};
 use super::table::{CopyRows, Loading, Router};
 use crate::record::Offset;
 use crate::stage::Gap;
+use crate::stage::report::Outcomes;
 
 /// A transaction that is ready to be sent.
 pub(super) struct Prepared {
@@ -107,7 +109,8 @@ pub(super) enum Failure {
 /// The place in the one message of [`open`] of the statement that locks the cursor's row.
 const CURSOR_STATEMENT: usize = 3;
 
-/// Begins the transaction: locks the cursor's row and the tables, and checks that all are as we left them.
+/// Begins the transaction: locks the cursor's row and the tables, and checks that all are as we left them. Returns what became of
+/// the messages before the cursor, if the row says so.
 pub(super) async fn open(
     session: &Session,
     timing: &Timing,
@@ -116,7 +119,7 @@ pub(super) async fn open(
     claim: Claim,
     prepared: &Prepared,
     router: &Router,
-) -> Result<(), Failure> {
+) -> Result<Option<Outcomes>, Failure> {
     let mut statements = vec![
         // Under a role's default of repeatable read the fingerprint would be that of before the lock.
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
@@ -140,10 +143,7 @@ pub(super) async fn open(
     let script = statements.join("; ");
     let answers = answer(timing, ask(session, &script)).await?;
 
-    let Some(cursor) = answers.of(CURSOR_STATEMENT) else {
-        return Err(Failure::CursorGone);
-    };
-    let [path_id, epoch, next] = cursor else {
+    let Some([path_id, epoch, next, counted]) = answers.of(CURSOR_STATEMENT) else {
         return Err(Failure::CursorGone);
     };
     if path_id.as_deref() != Some(key.path_id.to_string().as_str()) || number(epoch) != Some(claim.epoch()) {
@@ -159,7 +159,7 @@ pub(super) async fn open(
             return Err(Failure::TableChanged(table.name_sql().to_owned()));
         }
     }
-    Ok(())
+    Ok(outcomes::parse(counted.as_deref()))
 }
 
 /// The statement that keeps others from changing tables, given quoted, until the end of a transaction.
@@ -243,9 +243,10 @@ async fn move_cursor(
 ) -> Result<(), Failure> {
     let statement = session
         .statement(&format!(
-            "UPDATE {} SET next_offset = $1, updated_at = now() \
+            "UPDATE {} SET next_offset = $1, updated_at = now(), {} \
              WHERE stage = $2 AND producer = $3 AND stage_path_id = $4::text::uuid AND epoch = $5 AND next_offset = $6",
-            tables.cursor()
+            tables.cursor(),
+            outcomes::add_sql(7)
         ))
         .await
         .map_err(Failure::OwnTable)?;
@@ -260,6 +261,7 @@ async fn move_cursor(
                 &key.path_id.to_string(),
                 &claim.epoch(),
                 &to_sql(prepared.from),
+                &outcomes::values(outcomes::of_transaction(prepared)),
             ],
         )
         .await
@@ -272,16 +274,17 @@ async fn move_cursor(
     }
 }
 
-/// Outside of any transaction: whether the cursor's row is still ours.
+/// Outside of any transaction: whether the cursor's row is still ours, where it stands, and what it counts.
 pub(super) async fn check_epoch(
     session: &Session,
     timing: &Timing,
     tables: &OwnTables,
     key: &CursorKey,
     claim: Claim,
-) -> Result<(), Failure> {
+) -> Result<(Offset, Option<Outcomes>), Failure> {
     let query = format!(
-        "SELECT epoch FROM {} WHERE stage = $1 AND producer = $2",
+        "SELECT epoch, next_offset, {} FROM {} WHERE stage = $1 AND producer = $2",
+        outcomes::select_sql(),
         tables.cursor()
     );
     let row = answer(timing, async {
@@ -293,7 +296,9 @@ pub(super) async fn check_epoch(
     })
     .await?;
     match row {
-        Some(row) if row.try_get::<_, i64>(0)? == claim.epoch() => Ok(()),
+        Some(row) if row.try_get::<_, i64>(0)? == claim.epoch() => {
+            Ok((from_sql(row.try_get(1)?), outcomes::parse(row.try_get(2)?)))
+        }
         Some(_) => Err(Failure::Fenced),
         None => Err(Failure::CursorGone),
     }

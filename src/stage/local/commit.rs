@@ -179,9 +179,12 @@ impl Writer {
 
 /// A stage's entry in the book, with a head that is durable.
 pub(super) fn entry_of(stage: &StageState, reserved: Offset) -> StageEntry {
+    let head = stage.head();
     StageEntry {
         reserved,
-        head: stage.head(),
+        head,
+        staged: Some(stage.staged(head)),
+        is_uncounted: stage.is_uncounted,
         refused: stage.refused.load(Ordering::Relaxed),
     }
 }

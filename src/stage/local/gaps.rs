@@ -4,7 +4,7 @@
 //! offset was a message) or `None`, so that a part of a gap can be counted exactly. Neighbours of one cause are one gap.
 
 use crate::record::Offset;
-use crate::stage::{Gap, GapCause};
+use crate::stage::{Bounds, Gap, GapCause, Given};
 
 /// Gaps of one stage that lie before its oldest message are joined beyond this many: nobody can read there any more.
 pub(super) const MAX_OLD_GAPS: usize = 256;
@@ -13,6 +13,13 @@ pub(super) const MAX_OLD_GAPS: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub(in crate::stage) struct GapList {
     gaps: Vec<Gap>,
+}
+
+/// Messages of a stretch that are there no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::stage) struct Gone {
+    pub(in crate::stage) dropped: u64,
+    pub(in crate::stage) lost: u64,
 }
 
 /// What a change made of the list, to be written to `meta`.
@@ -125,6 +132,39 @@ impl GapList {
         to.get().saturating_sub(from.get()).saturating_sub(missing)
     }
 
+    /// Messages that were staged at offsets in `from..to` and are there no more, as far as their number is known.
+    pub(in crate::stage) fn messages_between(&self, from: Offset, to: Offset) -> Gone {
+        let mut gone = Gone::default();
+        for gap in &self.gaps {
+            let (begin, end) = (gap.from.max(from), gap.to.min(to));
+            let messages = match gap.messages {
+                Some(0) | None => continue,
+                Some(_) => end.get().saturating_sub(begin.get()),
+            };
+            match gap.cause {
+                GapCause::DroppedOldest => gone.dropped += messages,
+                GapCause::Lost | GapCause::Expired | GapCause::Reservation => gone.lost += messages,
+            }
+        }
+        gone
+    }
+
+    /// Messages that were staged at offsets in `from..to`, whatever has become of them.
+    pub(in crate::stage) fn given_between(&self, from: Offset, to: Offset) -> u64 {
+        let Gone { dropped, lost } = self.messages_between(from, to);
+        self.count_between(from, to) + dropped + lost
+    }
+
+    /// Messages that were staged before `offset` in a stage with these bounds.
+    pub(in crate::stage) fn given_before(&self, offset: Offset, bounds: Bounds) -> Given {
+        Given {
+            messages: bounds
+                .staged
+                .saturating_sub(self.given_between(offset, bounds.head)),
+            is_exact: offset >= bounds.oldest && !bounds.is_uncounted,
+        }
+    }
+
     /// The stretches of `from..to` that no gap covers, in order.
     pub(super) fn dense_between(&self, from: Offset, to: Offset) -> Vec<(Offset, Offset)> {
         let mut dense = Vec::new();
@@ -158,7 +198,7 @@ pub(super) fn part(gap: &Gap, from: Offset, to: Offset) -> Gap {
 }
 
 /// A gap in which every offset was a message.
-pub(super) fn of_messages(from: Offset, to: Offset, cause: GapCause) -> Gap {
+pub(in crate::stage) fn of_messages(from: Offset, to: Offset, cause: GapCause) -> Gap {
     Gap {
         from,
         to,
@@ -169,7 +209,7 @@ pub(super) fn of_messages(from: Offset, to: Offset, cause: GapCause) -> Gap {
 }
 
 /// Offsets that were reserved and never given.
-pub(super) fn reservation(from: Offset, to: Offset) -> Gap {
+pub(in crate::stage) fn reservation(from: Offset, to: Offset) -> Gap {
     Gap {
         messages: Some(0),
         ..of_messages(from, to, GapCause::Reservation)

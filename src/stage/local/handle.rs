@@ -11,9 +11,12 @@ use uuid::Uuid;
 
 use super::reader;
 use super::state::{Command, Shared, StageState, lock, read};
-use crate::record::{Batch, Offset};
+use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::envelope::MAX_MESSAGE;
-use crate::stage::{Accepted, Appended, Bounds, Gap, Outage, ReadLimit, ReadOutcome, Stage, StageError};
+use crate::stage::report::Report;
+use crate::stage::{
+    Accepted, Appended, Bounds, Gap, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
+};
 
 /// One stage of a path.
 pub(super) struct LocalStage {
@@ -165,6 +168,21 @@ impl Stage for LocalStage {
         let bounds = self.bounds();
         let (from, to) = (from.max(bounds.oldest), to.min(bounds.head));
         read(&self.state.gaps).count_between(from, to)
+    }
+
+    fn given_before(&self, offset: Offset) -> Given {
+        let bounds = self.bounds();
+        read(&self.state.gaps).given_before(offset, bounds)
+    }
+
+    async fn report(&self, producer: &str, report: &Report) -> bool {
+        let known = self.state.producers.iter().any(|name| name == producer)
+            || lock(&self.state.cursors).contains_key(producer);
+        if known {
+            let heard = (report.clone(), Timestamp::now());
+            lock(&self.state.reports).insert(producer.to_owned(), heard);
+        }
+        true
     }
 
     fn watch_head(&self) -> watch::Receiver<Offset> {

@@ -26,6 +26,7 @@ use crate::stage::path::{
     BatchPage, BatchQuery, GenerationSummary, Glance, PathSummary, ProducerSummary, RecordPage, Route,
     StagePath, StageSummary,
 };
+use crate::stage::report::{Balance, Delivery};
 use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
 
 impl LocalPath {
@@ -220,6 +221,7 @@ fn forget_cursor(shared: &Shared, stage: &StageState, producer: &str) -> Result<
     if cursors.remove(producer).is_none() {
         return Ok(false);
     }
+    lock(&stage.reports).remove(producer);
     stage.changed.send_replace(());
     let meta = shared.meta()?;
     meta.remove_cursor(&stage.name, producer)?;
@@ -251,16 +253,30 @@ fn summary(shared: &Shared, stage: &StageState) -> StageSummary {
     let pending = |from: Offset| gaps.count_between(from.max(bounds.oldest), bounds.head);
     let mut producers: BTreeMap<_, _> = stage.producers.iter().map(|name| (name.clone(), None)).collect();
     let cursors = lock(&stage.cursors).clone();
+    let refused = stage.refused.load(Ordering::Relaxed);
+    let reports = lock(&stage.reports).clone();
     producers.extend(cursors.into_iter().map(|(name, cursor)| (name, Some(cursor))));
     StageSummary {
         name: stage.name.clone(),
         messages: pending(bounds.oldest),
-        refused: stage.refused.load(Ordering::Relaxed),
+        refused,
         producers: producers
             .into_iter()
             .map(|(name, cursor)| {
                 let pending = pending(cursor.unwrap_or(bounds.oldest));
-                (name, ProducerSummary { cursor, pending })
+                let delivery = reports.get(&name).map(|(report, heard_at)| Delivery {
+                    condition: report.condition.clone(),
+                    heard_at: *heard_at,
+                    balance: report
+                        .passed
+                        .map(|passed| Balance::of(passed, bounds, &gaps, refused)),
+                });
+                let summary = ProducerSummary {
+                    cursor,
+                    pending,
+                    delivery,
+                };
+                (name, summary)
             })
             .collect(),
         gaps: gaps.as_slice().to_vec(),

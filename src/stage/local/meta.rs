@@ -53,6 +53,12 @@ pub(super) struct StageEntry {
     pub(super) head: Offset,
     /// Messages that a full stage refused since it was made.
     pub(super) refused: u64,
+    /// Messages that were staged before `head`. A book of an earlier version does not say.
+    #[serde(default)]
+    pub(super) staged: Option<u64>,
+    /// Whether there were more, of which nobody can know how many.
+    #[serde(default)]
+    pub(super) is_uncounted: bool,
 }
 
 /// What is kept of a generation.

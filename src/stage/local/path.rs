@@ -87,7 +87,7 @@ impl LocalPath {
         let (mut states, mut lanes) = (BTreeMap::new(), BTreeMap::new());
         for (name, from) in continuations {
             let role = roles.iter().find(|role| role.name == name);
-            let state = Arc::new(StageState::new(&name, role, from.next));
+            let state = Arc::new(StageState::new(&name, role, &from.entry));
             state.reserved.store(from.entry.reserved.get(), Ordering::SeqCst);
             state.refused.store(from.entry.refused, Ordering::Relaxed);
             *write(&state.gaps) = from.gaps;

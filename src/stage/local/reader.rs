@@ -11,7 +11,7 @@ use super::generation::tree_of;
 use super::ring::Room;
 use super::state::{Shared, StageState, lock, read};
 use super::walk::{Step, Walk, WalkError};
-use crate::record::{Offset, Timestamp};
+use crate::record::Offset;
 use crate::stage::envelope::{self, Assembler, EnvelopeError, Kind};
 use crate::stage::path::{GenerationState, RecordPage, StoredRecord};
 use crate::stage::{Gap, GapCause, ReadLimit, ReadOutcome, StageError, StagedBatch};
@@ -175,13 +175,7 @@ impl<'a, F: Found> Reading<'a, F> {
                     .oldest(&self.stage.name)
                     .is_none_or(|oldest| at < oldest);
                 if expired {
-                    self.pass(&Gap {
-                        from: at,
-                        to: next,
-                        messages: None,
-                        cause: GapCause::Expired,
-                        noticed_at: Timestamp::now(),
-                    });
+                    self.pass(&gaps::of_messages(at, next, GapCause::Expired));
                 } else {
                     self.lost(vec![gaps::of_messages(at, next, GapCause::Lost)])?;
                 }

@@ -19,13 +19,14 @@ use uuid::Uuid;
 use super::database::{Database, Poison};
 use super::disk::{self, FileSum, ReserveFile};
 use super::gaps::{GapChange, GapList};
-use super::meta::{GenerationEntry, Meta};
+use super::meta::{GenerationEntry, Meta, StageEntry};
 use super::options::{LocalOptions, StageRole};
 use super::ring::Ring;
 use super::sealed::SealedStore;
 use super::trial::TrialCommand;
-use crate::record::{Batch, Offset};
+use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::path::{Extent, GenerationState};
+use crate::stage::report::Report;
 use crate::stage::{Appended, Bounds, Gap, GapCause, Outage, StageError};
 
 /// Free space, in segments, without which no database is opened: sled writes when it opens.
@@ -68,12 +69,18 @@ pub(super) struct StageState {
     pub(super) reserved: AtomicU64,
     /// The first offset that is given since the path was opened.
     given_from: Offset,
+    /// Messages that were staged before it. From it on every offset is one.
+    staged_before: u64,
+    /// Whether there were more.
+    pub(super) is_uncounted: bool,
     /// Messages that a full stage refused.
     pub(super) refused: AtomicU64,
     pub(super) gaps: RwLock<GapList>,
     pub(super) cursors: Mutex<BTreeMap<String, Offset>>,
     /// Producers that have begun since the path was opened.
     pub(super) begun: Mutex<BTreeSet<String>>,
+    /// What producers have told of their deliveries, and when.
+    pub(super) reports: Mutex<BTreeMap<String, (Report, Timestamp)>>,
     pub(super) ring: Mutex<Ring>,
     /// Wakes who follows bounds, cursors and gaps.
     pub(super) changed: watch::Sender<()>,
@@ -81,7 +88,9 @@ pub(super) struct StageState {
 
 impl StageState {
     /// `role` is the configuration's, if it names the stage.
-    pub(super) fn new(name: &str, role: Option<&StageRole>, head: Offset) -> Self {
+    /// What is known of a stage that ends at `entry.head`.
+    pub(super) fn new(name: &str, role: Option<&StageRole>, entry: &StageEntry) -> Self {
+        let head = entry.head;
         let (sender, head_seen) = watch::channel(head);
         Self {
             name: name.to_owned(),
@@ -91,10 +100,13 @@ impl StageState {
             head_seen,
             reserved: AtomicU64::new(0),
             given_from: head,
+            staged_before: entry.staged.unwrap_or(0),
+            is_uncounted: entry.is_uncounted,
             refused: AtomicU64::new(0),
             gaps: RwLock::default(),
             cursors: Mutex::default(),
             begun: Mutex::default(),
+            reports: Mutex::default(),
             ring: Mutex::default(),
             changed: watch::Sender::new(()),
         }
@@ -103,6 +115,11 @@ impl StageState {
     /// The durable head.
     pub(super) fn head(&self) -> Offset {
         *self.head_seen.borrow()
+    }
+
+    /// Messages that were staged before this head.
+    pub(super) fn staged(&self, head: Offset) -> u64 {
+        self.staged_before + head.get().saturating_sub(self.given_from.get())
     }
 
     /// Moves the durable head and wakes who waits for it.
@@ -285,6 +302,8 @@ impl Shared {
             head,
             reserved: stage.reserved(),
             given_from: stage.given_from,
+            staged: stage.staged(head),
+            is_uncounted: stage.is_uncounted,
         }
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::record::Offset;
 use crate::stage::local::gaps::GapList;
 use crate::stage::path::{Glance, StageSummary};
-use crate::stage::{Bounds, StageError};
+use crate::stage::{Bounds, Given, StageError};
 
 /// How a stage stands with its engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +83,21 @@ impl Mirror {
         state.gaps.count_between(from, to)
     }
 
+    pub(super) fn given_before(&self, offset: Offset) -> Given {
+        let state = self.state();
+        state.gaps.given_before(offset, state.bounds)
+    }
+
     pub(super) fn watch_head(&self) -> watch::Receiver<Offset> {
         self.head_seen.clone()
+    }
+
+    /// The life of the engine that answers now.
+    pub(super) fn answering(&self) -> Option<Uuid> {
+        match *self.link.borrow() {
+            Link::Up(life) => Some(life),
+            Link::Down | Link::Over(_) => None,
+        }
     }
 
     pub(super) fn watch_link(&self) -> watch::Receiver<Link> {
@@ -101,6 +114,8 @@ impl Mirror {
                 head: known.head.max(now.head),
                 reserved: known.reserved.max(now.reserved),
                 given_from: now.given_from,
+                staged: known.staged.max(now.staged),
+                is_uncounted: now.is_uncounted,
             };
             state.cursors = glance.cursors;
             state.begun = glance.begun;

@@ -21,7 +21,8 @@ use crate::backoff::Backoff;
 use crate::record::{Batch, Offset};
 use crate::stage::envelope::{self, Assembler};
 use crate::stage::path::{Glance, RecordPage, StoredRecord};
-use crate::stage::{Accepted, Bounds, Outage, ReadLimit, ReadOutcome, Stage, StageError, StagedBatch};
+use crate::stage::report::Report;
+use crate::stage::{Accepted, Bounds, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError, StagedBatch};
 
 /// How long the first wait for an engine that does not answer takes at most, and the longest.
 pub(super) const RETRY_INITIAL: Duration = Duration::from_millis(50);
@@ -282,6 +283,19 @@ impl Stage for RemoteStage {
 
     fn count_between(&self, from: Offset, to: Offset) -> u64 {
         self.mirror.count_between(from, to)
+    }
+
+    fn given_before(&self, offset: Offset) -> Given {
+        self.mirror.given_before(offset)
+    }
+
+    async fn report(&self, producer: &str, report: &Report) -> bool {
+        // Nobody waits for this: it is told again soon.
+        let Some(life) = self.mirror.answering() else {
+            return false;
+        };
+        let route = format!("{}/deliveries/{}", self.route(), escaped(producer));
+        self.client.put(&route, Some(life), report).await.is_ok()
     }
 
     fn watch_head(&self) -> watch::Receiver<Offset> {

@@ -13,8 +13,8 @@ pub const PROTOCOL: u32 = 1;
 /// The content type of records, see [`frames`](super::frames).
 pub const RECORDS_TYPE: &str = "application/vnd.socket-el.records.v1";
 
-/// The longest body that a request may have.
-pub const MAX_ACK_BYTES: usize = 4 * 1024;
+/// The longest body that a request may have: a report with its texts.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// `GET /v1`: who answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::super::Target;
 use super::super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
 use super::super::made;
+use super::super::outcomes;
 use super::super::session::{LASTING_COMMIT, Session};
 use super::super::table::Mapping;
 use super::LOCK_TIMEOUT_MS;
@@ -12,6 +13,7 @@ use super::decide::{Found, Marked, TableEnd};
 use super::error::OperateError;
 use crate::producer::operate::Scope;
 use crate::record::{Offset, Timestamp};
+use crate::stage::report::Passed;
 use crate::stage::{ReadLimit, Stage, StageError};
 
 /// What has to be known to take up a replay again, as it stands in its row.
@@ -88,6 +90,26 @@ pub(super) async fn lock_own(
         )));
     }
     Ok((row.try_get(1)?, from_sql(row.try_get(2)?)))
+}
+
+/// Where the producer's own row stands, and what it counts.
+pub(super) async fn passed(target: &Target, key: &CursorKey) -> Result<Option<Passed>, OperateError> {
+    let session = connect(target).await?;
+    let sql = format!(
+        "SELECT next_offset, {} FROM {} WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid",
+        outcomes::select_sql(),
+        OwnTables::new(target.schema()).cursor()
+    );
+    let row = session
+        .client
+        .query_opt(&sql, &[&key.stage, &key.producer, &key.path_id.to_string()])
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let cursor = from_sql(row.try_get(0)?);
+    let outcomes = outcomes::parse(row.try_get(1)?);
+    Ok(outcomes.map(|outcomes| Passed { cursor, outcomes }))
 }
 
 /// The row of a replay, if there is one.

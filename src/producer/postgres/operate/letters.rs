@@ -7,7 +7,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::Target;
 use super::super::cursor::{OwnTables, from_sql, to_sql};
-use super::super::session::LASTING_COMMIT;
+use super::super::dead_letter::SKIPPED;
+use super::super::outcomes;
 use super::error::OperateError;
 use super::facts;
 use crate::producer::dead_letters::{Letter, LetterFilter};
@@ -158,7 +159,22 @@ pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// Removes the letters that a filter picks.
+/// Whether the cursor's row counts the message of letter `l`: not those that a replay has left, or another stage path.
+pub(super) fn counted_sql(tables: &OwnTables) -> String {
+    format!(
+        "(l.into_table IS NULL AND NOT l.replayed AND EXISTS (SELECT FROM {} c WHERE c.stage = l.stage \
+         AND c.producer = l.producer AND c.stage_path_id = l.stage_path_id AND c.{} IS NOT NULL))",
+        tables.cursor(),
+        outcomes::FIRST_COLUMN
+    )
+}
+
+/// Whether letter `l` counts as skipped, and not as a dead letter.
+pub(super) fn as_skipped_sql() -> String {
+    format!("(l.reason = '{SKIPPED}' AND l.sqlstate IS NULL)")
+}
+
+/// Removes the letters that a filter picks; they count as skipped from then on.
 pub(super) async fn discard(
     target: &Target,
     producer: &str,
@@ -166,13 +182,30 @@ pub(super) async fn discard(
 ) -> Result<u64, OperateError> {
     let session = facts::connect(target).await?;
     let tables = OwnTables::new(target.schema());
-    let sql = format!("DELETE FROM {} WHERE {CONDITIONS}", tables.dead_letter());
-    session
-        .client
-        .batch_execute(&format!("BEGIN; {LASTING_COMMIT}"))
-        .await?;
+    // Rows before letters, as whoever retries them locks them.
+    let lock = format!(
+        "SELECT FROM {} WHERE producer = $1 ORDER BY stage FOR NO KEY UPDATE",
+        tables.cursor()
+    );
+    let sql = format!(
+        "WITH gone AS (DELETE FROM {} l WHERE {CONDITIONS} RETURNING stage, {} AND NOT {} AS recounted), \
+         counts AS (SELECT stage, count(*) AS n FROM gone WHERE recounted GROUP BY stage), \
+         moved AS (UPDATE {} c SET dead_letters = c.dead_letters - n, skipped = c.skipped + n FROM counts \
+                   WHERE c.stage = counts.stage AND c.producer = $1) \
+         SELECT count(*) FROM gone",
+        tables.dead_letter(),
+        counted_sql(&tables),
+        as_skipped_sql(),
+        tables.cursor()
+    );
+    session.client.batch_execute(&facts::begin_sql()).await?;
+    session.client.query(&lock, &[&producer]).await?;
     let picked = Picked::new(producer, filter);
-    let gone = session.client.execute(&sql, &picked.parameters()).await?;
+    let gone: i64 = session
+        .client
+        .query_one(&sql, &picked.parameters())
+        .await?
+        .try_get(0)?;
     session.client.batch_execute("COMMIT").await?;
-    Ok(gone)
+    Ok(u64::try_from(gone).unwrap_or(0))
 }

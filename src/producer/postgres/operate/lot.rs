@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::super::cursor::{OwnTables, from_sql};
+use super::super::cursor::{CursorKey, OwnTables, from_sql};
 use super::super::dead_letter::Verdict;
 use super::super::load::load;
 use super::super::session::Session;
 use super::super::table::{CopyRows, Encoded, Router, Table};
 use super::super::transaction::{Failure, lock_sql};
 use super::error::OperateError;
-use super::letters::timestamp;
+use super::letters::{self, timestamp};
 use crate::producer::dead_letters::Retried;
 use crate::record::{Message, Offset, Timestamp};
 
@@ -62,6 +62,43 @@ struct Locked {
     offset: Offset,
     received_at: Timestamp,
     payload: Vec<u8>,
+    /// As what the cursor's row counts it.
+    counted: Option<As>,
+}
+
+/// As what the cursor's row counts a letter.
+#[derive(Clone, Copy)]
+enum As {
+    Skipped,
+    DeadLetter,
+}
+
+/// How the counts of the cursor's row change.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recount {
+    delivered: i64,
+    skipped: i64,
+    dead_letters: i64,
+}
+
+impl Recount {
+    /// A letter becomes rows.
+    fn delivered(&mut self, counted: Option<As>) {
+        match counted {
+            Some(As::Skipped) => self.skipped -= 1,
+            Some(As::DeadLetter) => self.dead_letters -= 1,
+            None => return,
+        }
+        self.delivered += 1;
+    }
+
+    /// A letter stays, for it can't become rows.
+    fn failed(&mut self, counted: Option<As>) {
+        if let Some(As::Skipped) = counted {
+            self.skipped -= 1;
+            self.dead_letters += 1;
+        }
+    }
 }
 
 /// Letters that are locked.
@@ -101,8 +138,11 @@ impl Lot {
     ) -> Result<Self, tokio_postgres::Error> {
         let passing = if waits { "" } else { "SKIP LOCKED" };
         let sql = format!(
-            "SELECT id, message_offset, received_at, payload FROM {} WHERE id = ANY ($1) ORDER BY id FOR UPDATE {passing}",
-            tables.dead_letter()
+            "SELECT id, message_offset, received_at, payload, {}, {} FROM {} l WHERE id = ANY ($1) \
+             ORDER BY id FOR UPDATE OF l {passing}",
+            letters::counted_sql(tables),
+            letters::as_skipped_sql(),
+            tables.dead_letter(),
         );
         let rows = session.client.query(&sql, &[&ids]).await?;
         let mut letters = Vec::with_capacity(rows.len());
@@ -112,6 +152,11 @@ impl Lot {
                 offset: from_sql(row.try_get(1)?),
                 received_at: timestamp(row.try_get(2)?),
                 payload: row.try_get(3)?,
+                counted: match (row.try_get(4)?, row.try_get(5)?) {
+                    (false, _) => None,
+                    (true, true) => Some(As::Skipped),
+                    (true, false) => Some(As::DeadLetter),
+                },
             });
         }
         Ok(Self {
@@ -139,7 +184,7 @@ impl Lot {
         let mut needs_schema = false;
         for letter in &self.letters {
             if let Some(verdict) = refused.get(&letter.id) {
-                prepared.failed.push((letter.id, verdict.clone()));
+                prepared.fails(letter, verdict.clone());
                 continue;
             }
             let message = Message {
@@ -153,6 +198,7 @@ impl Lot {
                         of_row.extend(new.map(|row| (letter.id, row.record_index)));
                     }
                     prepared.delivered.push(letter.id);
+                    prepared.recount.delivered(letter.counted);
                 }
                 Encoded::DeadLetter { reason, record_index } => {
                     let verdict = Verdict {
@@ -160,7 +206,7 @@ impl Lot {
                         reason,
                         record_index,
                     };
-                    prepared.failed.push((letter.id, verdict));
+                    prepared.fails(letter, verdict);
                 }
                 // Nothing is delivered and nothing is lost: the letter stays until somebody drops it.
                 Encoded::Ignored => {
@@ -170,7 +216,7 @@ impl Lot {
                             .to_owned(),
                         record_index: None,
                     };
-                    prepared.failed.push((letter.id, verdict));
+                    prepared.fails(letter, verdict);
                 }
                 // Those that follow are only looked at, so that one change of the table does for all of them.
                 Encoded::NeedsSchema => needs_schema = true,
@@ -192,10 +238,16 @@ pub(super) struct PreparedLot {
     of_row: Vec<Vec<(i64, u32)>>,
     delivered: Vec<i64>,
     failed: Vec<(i64, Verdict)>,
+    recount: Recount,
     busy: u64,
 }
 
 impl PreparedLot {
+    fn fails(&mut self, letter: &Locked, verdict: Verdict) {
+        self.recount.failed(letter.counted);
+        self.failed.push((letter.id, verdict));
+    }
+
     /// The tables that get rows, with the lowest offset of these.
     pub(super) fn first_delivered<'r>(&self, router: &'r Router) -> Vec<(&'r Table, Offset)> {
         let tables = router.tables().iter().zip(&self.rows);
@@ -210,9 +262,10 @@ impl PreparedLot {
         mut self,
         session: &mut Session,
         tables: &OwnTables,
+        key: &CursorKey,
         router: &Router,
     ) -> Result<Outcome, Refusal> {
-        match self.try_send(session, tables, router).await {
+        match self.try_send(session, tables, key, router).await {
             Ok(conflicts) => Ok(Outcome {
                 rows: self.rows.iter().map(|rows| rows.len() as u64).sum::<u64>() - conflicts,
                 failed: self.failed.len() as u64,
@@ -234,6 +287,7 @@ impl PreparedLot {
         &self,
         session: &mut Session,
         tables: &OwnTables,
+        key: &CursorKey,
         router: &Router,
     ) -> Result<u64, Failure> {
         let conflicts = self.send_rows(session, router).await?;
@@ -264,6 +318,24 @@ impl PreparedLot {
                 .await
                 .map_err(Failure::OwnTable)?;
         }
+        let Recount {
+            delivered,
+            skipped,
+            dead_letters,
+        } = self.recount;
+        let counts = format!(
+            "UPDATE {} SET delivered = delivered + $3, skipped = skipped + $4, dead_letters = dead_letters + $5 \
+             WHERE stage = $1 AND producer = $2",
+            tables.cursor()
+        );
+        session
+            .client
+            .execute(
+                &counts,
+                &[&key.stage, &key.producer, &delivered, &skipped, &dead_letters],
+            )
+            .await
+            .map_err(Failure::OwnTable)?;
         Ok(conflicts)
     }
 

@@ -43,6 +43,7 @@ use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, Retried};
 use crate::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, Skipping};
 use crate::record::Offset;
 use crate::stage::path::replay_cursor;
+use crate::stage::report::Passed;
 use crate::stats::ProducerStats;
 
 use error::OperateError;
@@ -87,6 +88,10 @@ fn router_of(schema: &str, options: &PostgresOptions, stage: &str) -> Result<Rou
 
 #[async_trait]
 impl Operations for PostgresProducer {
+    async fn passed(&self, scope: &Scope) -> Result<Option<Passed>, RunnerError> {
+        Ok(facts::passed(&self.target, &own_key(scope)).await?)
+    }
+
     async fn plan_replay(&self, scope: &Scope, wish: &ReplayWish) -> Result<ReplayPlan, RunnerError> {
         Ok(begin::begin(&self.target, &self.options, scope, wish, true).await?)
     }

@@ -1,8 +1,8 @@
 //! Dead letters delivered after all: a bounded number at a time, each lot in one transaction that locks them, copies their
 //! rows, removes them and commits. Whatever is killed or lost in between, a letter is a letter or a row.
 //!
-//! The producer's own cursor row is locked for sharing meanwhile, so that no replay begins; while one is unfinished no letter
-//! is delivered, for a replay leaves out what stands as a dead letter when it comes there.
+//! The producer's own cursor row is locked meanwhile, so that no replay begins, and its counts follow; while one is unfinished no
+//! letter is delivered, for a replay leaves out what stands as a dead letter when it comes there.
 
 use std::collections::BTreeMap;
 
@@ -219,7 +219,9 @@ impl Lots<'_> {
         for (table, first) in prepared.first_delivered(&self.router) {
             self.note_first(session, table, first).await?;
         }
-        let outcome = prepared.send(session, &self.tables, &self.router).await?;
+        let outcome = prepared
+            .send(session, &self.tables, &self.key, &self.router)
+            .await?;
         self.in_doubt = Some(outcome.only_delivered());
         session
             .client
@@ -253,7 +255,7 @@ impl Lots<'_> {
     /// A replay under way counts on the letters that stand.
     async fn refuse_beside_replay(&self, session: &Session) -> Result<(), Refusal> {
         let sql = format!(
-            "SELECT producer FROM {} WHERE stage = $1 AND producer IN ($2, $3) FOR SHARE",
+            "SELECT producer FROM {} WHERE stage = $1 AND producer IN ($2, $3) ORDER BY producer FOR NO KEY UPDATE",
             self.tables.cursor()
         );
         let replay = replay_cursor(&self.key.producer);

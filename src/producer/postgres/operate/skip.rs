@@ -5,7 +5,8 @@
 use super::super::Target;
 use super::super::batching::Batching;
 use super::super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
-use super::super::dead_letter::{self, DeadLetter, Verdict};
+use super::super::dead_letter::{self, DeadLetter, SKIPPED, Verdict};
+use super::super::outcomes;
 use super::super::session::{Session, Timing};
 use super::error::OperateError;
 use super::{facts, own_key};
@@ -13,9 +14,7 @@ use crate::backoff::Backoff;
 use crate::producer::operate::{Scope, Skipping};
 use crate::record::Offset;
 use crate::stage::ReadLimit;
-
-/// The reason of those dead letters; it tells them from those that could not be rows.
-pub(super) const SKIPPED: &str = "skipped by an operator";
+use crate::stage::report::Outcomes;
 
 /// How often in a row a transaction may fail for something transient.
 const ATTEMPTS: u32 = 20;
@@ -149,15 +148,27 @@ async fn step(
     if !letters.is_empty() {
         dead_letter::insert(&mut session, &tables, key, &letters).await?;
     }
+    let outcomes = Outcomes {
+        skipped: letters.len() as u64,
+        ..outcomes::of_gaps(&read.gaps, next)
+    };
     let moved = session
         .client
         .query_opt(
             &format!(
-                "UPDATE {} SET next_offset = $4, updated_at = now() \
+                "UPDATE {} SET next_offset = $4, updated_at = now(), {} \
                  WHERE stage = $1 AND producer = $2 AND epoch = $3 AND next_offset = $5 RETURNING next_offset",
-                tables.cursor()
+                tables.cursor(),
+                outcomes::add_sql(6)
             ),
-            &[&key.stage, &key.producer, &epoch, &to_sql(next), &to_sql(from)],
+            &[
+                &key.stage,
+                &key.producer,
+                &epoch,
+                &to_sql(next),
+                &to_sql(from),
+                &outcomes::values(outcomes),
+            ],
         )
         .await?;
     let Some(moved) = moved else {

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::left_out::{LeftOut, Window};
 use crate::record::{Batch, Offset};
+use crate::stage::report::Report;
 use crate::stage::{
-    Accepted, Bounds, Outage, ReadLimit, ReadOutcome, SharedStage, Stage, StageError, StagedBatch,
+    Accepted, Bounds, Given, Outage, ReadLimit, ReadOutcome, SharedStage, Stage, StageError, StagedBatch,
 };
 
 /// A stretch of a stage.
@@ -99,6 +100,14 @@ impl Stage for Stretch {
 
     fn count_between(&self, from: Offset, to: Offset) -> u64 {
         self.stage.count_between(from, to)
+    }
+
+    fn given_before(&self, offset: Offset) -> Given {
+        self.stage.given_before(offset)
+    }
+
+    async fn report(&self, producer: &str, report: &Report) -> bool {
+        self.stage.report(producer, report).await
     }
 
     fn watch_head(&self) -> watch::Receiver<Offset> {

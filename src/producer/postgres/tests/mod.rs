@@ -1,6 +1,8 @@
 //! The producer against a real PostgreSQL, with a stage in memory.
 
 mod batching;
+mod conditions;
+mod counts;
 mod epochs;
 mod exactly_once;
 mod isolation;

@@ -22,8 +22,10 @@ use crate::exit::RunnerError;
 use crate::private_postgres::{Options, PrivatePostgres};
 use crate::producer::{Producer as _, ProducerContext, RunUntil, Start};
 use crate::record::{Batch, Offset, Timestamp};
+use crate::stage::report::Report;
 use crate::stage::{
-    Accepted, Appended, Bounds, Gap, GapCause, Outage, ReadLimit, ReadOutcome, Stage, StageError, StagedBatch,
+    Accepted, Appended, Bounds, Gap, GapCause, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
+    StagedBatch,
 };
 use crate::stats::ProducerStats;
 
@@ -176,6 +178,9 @@ struct State {
     oldest: Offset,
     reserved: Offset,
     cursors: BTreeMap<String, Offset>,
+    /// Offsets that were never given.
+    holes: Vec<std::ops::Range<u64>>,
+    reports: BTreeMap<String, Report>,
 }
 
 impl MemoryStage {
@@ -220,8 +225,10 @@ impl MemoryStage {
 
     /// The next batch begins `offsets` further on, as after an unclean stop.
     pub(super) fn skip(&self, offsets: u64) {
-        let _state = self.state.lock().unwrap();
-        self.head.send_modify(|head| *head = head.advanced_by(offsets));
+        let mut state = self.state.lock().unwrap();
+        let head = self.head.borrow().get();
+        state.holes.push(head..head + offsets);
+        self.head.send_replace(Offset::new(head + offsets));
     }
 
     /// Removes what is before `oldest`.
@@ -229,6 +236,11 @@ impl MemoryStage {
         let mut state = self.state.lock().unwrap();
         state.oldest = Offset::new(oldest);
         state.batches.retain(|batch| batch.end().get() > oldest);
+    }
+
+    /// What a producer has told last.
+    pub(super) fn told(&self, producer: &str) -> Option<Report> {
+        self.state.lock().unwrap().reports.get(producer).cloned()
     }
 
     /// Whether there was such a cursor.
@@ -281,15 +293,15 @@ impl Stage for MemoryStage {
                 break;
             }
             if batch.first > outcome.next {
-                let cause = if batch.first <= state.oldest {
-                    GapCause::Expired
+                let (cause, messages) = if batch.first <= state.oldest {
+                    (GapCause::Expired, batch.first.get() - outcome.next.get())
                 } else {
-                    GapCause::Reservation
+                    (GapCause::Reservation, 0)
                 };
                 outcome.gaps.push(Gap {
                     from: outcome.next,
                     to: batch.first,
-                    messages: None,
+                    messages: Some(messages),
                     cause,
                     noticed_at: Timestamp::now(),
                 });
@@ -313,13 +325,36 @@ impl Stage for MemoryStage {
     }
 
     fn bounds(&self) -> Bounds {
+        let staged = self.given_before(Offset::new(u64::MAX)).messages;
         let state = self.state.lock().unwrap();
         Bounds {
             oldest: state.oldest,
             head: *self.head.borrow(),
             reserved: state.reserved,
             given_from: state.reserved,
+            staged,
+            is_uncounted: false,
         }
+    }
+
+    fn given_before(&self, offset: Offset) -> Given {
+        let state = self.state.lock().unwrap();
+        let end = offset.min(*self.head.borrow()).get();
+        let holes: u64 = state
+            .holes
+            .iter()
+            .map(|hole| hole.end.min(end).saturating_sub(hole.start))
+            .sum();
+        Given {
+            messages: end - holes,
+            is_exact: offset >= state.oldest,
+        }
+    }
+
+    async fn report(&self, producer: &str, report: &Report) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.reports.insert(producer.to_owned(), report.clone());
+        true
     }
 
     fn count_between(&self, from: Offset, to: Offset) -> u64 {

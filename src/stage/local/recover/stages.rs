@@ -66,6 +66,7 @@ impl Recovery<'_> {
             self.lose_between(stage, recovered, entry.head)?;
         }
         let written = recovered.max(entry.head);
+        let (staged, mut is_uncounted) = self.staged_before(stage, written);
         let next = if self.clean {
             written
         } else {
@@ -77,6 +78,7 @@ impl Recovery<'_> {
                 // What was staged after the book was written last is gone as well, and nobody can know how much.
                 skipped.cause = GapCause::Lost;
                 skipped.messages = None;
+                is_uncounted = true;
             }
             self.add_gap(stage, &skipped)?;
         }
@@ -105,11 +107,41 @@ impl Recovery<'_> {
                 reserved: reserved.max(next),
                 head: next,
                 refused: entry.refused,
+                staged: Some(staged),
+                is_uncounted,
             },
             outage_sequence,
             gaps,
             cursors,
         })
+    }
+
+    /// Messages that were staged before `written`, and whether there were more: what the book counted, and what came after it was
+    /// written. For a book of an earlier version, which does not count, the offsets tell; for one that was made anew, those of the
+    /// generations that are left.
+    fn staged_before(&mut self, stage: &str, written: Offset) -> (u64, bool) {
+        let entry = self.book.stages.get(stage).copied();
+        let oldest = self
+            .catalog
+            .values()
+            .find_map(|generation| Some(generation.extents.get(stage)?.first));
+        let gaps = self.gaps.entry(stage.to_owned()).or_default();
+        match entry {
+            Some(StageEntry {
+                staged: Some(staged),
+                head,
+                is_uncounted,
+                ..
+            }) => (staged + gaps.given_between(head, written), is_uncounted),
+            Some(_) => {
+                let is_uncounted = gaps.as_slice().iter().any(|gap| gap.messages.is_none());
+                (gaps.given_between(Offset::ZERO, written), is_uncounted)
+            }
+            None => {
+                let from = oldest.unwrap_or(written);
+                (gaps.given_between(from, written), written > Offset::ZERO)
+            }
+        }
     }
 
     /// The offset of the first message that the open generation may hold: as the book says, or where the others end.

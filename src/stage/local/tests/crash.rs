@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::support::*;
 use crate::exit::ExitReason;
 use crate::record::Offset;
+use crate::stage::local::meta::StageEntry;
 use crate::stage::local::writer::WOKEN;
 use crate::stage::local::{LocalPath, OpenError, Retention, disk, generation, meta};
 use crate::stage::path::GenerationState;
@@ -97,6 +98,11 @@ async fn a_lost_book_is_made_anew_from_the_generations_with_offsets_above_every_
     let (read, gaps) = read_all(&stage).await;
     assert_eq!(read, all);
     assert_eq!(messages_of(&gaps, GapCause::Lost), 0, "{gaps:?}");
+    assert_eq!(
+        (stage.bounds().staged, stage.bounds().is_uncounted),
+        (all.len() as u64, true),
+        "there may have been more before"
+    );
     all.extend(append(&stage, vec![payload(0, 10)]).await);
     assert!(all.last().unwrap().0 >= reserved.get());
     assert_eq!(read_all(&stage).await.0, all);
@@ -104,6 +110,33 @@ async fn a_lost_book_is_made_anew_from_the_generations_with_offsets_above_every_
         stage.count_between(Offset::ZERO, stage.bounds().head),
         all.len() as u64
     );
+}
+
+#[tokio::test]
+async fn a_book_of_a_version_that_did_not_count_is_made_up_for_by_the_offsets() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("stage");
+    let (local, stage) = open(&first);
+    fill(&stage, 2).await;
+    // An unclean stop, so that offsets are skipped.
+    let mut settings = options(&image(&local, "second"));
+    settings.tuning.housekeeping = Duration::from_secs(3600);
+    let (local, stage) = open_with(settings.clone());
+    fill(&stage, 1).await;
+    let meta = local.shared().meta().unwrap();
+    let booked = meta.load().unwrap().stages[STAGE];
+    let json = serde_json::json!({
+        "reserved": booked.reserved, "head": booked.head, "refused": booked.refused,
+    });
+    let old: StageEntry = serde_json::from_value(json).unwrap();
+    assert_eq!((old.staged, old.is_uncounted), (None, false));
+    meta.put_stage(STAGE, &old).unwrap();
+    meta.commit().unwrap();
+    settings.path = image(&local, "third");
+    let (_local, stage) = open_with(settings);
+    let bounds = stage.bounds();
+    assert_eq!((bounds.staged, bounds.is_uncounted), (30, false));
+    assert_eq!(read_from(&stage, 0).await.0.len(), 30);
 }
 
 #[tokio::test]
@@ -127,6 +160,7 @@ async fn a_missing_generation_is_a_recorded_loss_of_exactly_its_offsets() {
         (lost.first, lost.end, GapCause::Lost)
     );
     assert_eq!(gap.messages, Some(lost.messages));
+    assert!(!stage.bounds().is_uncounted);
 }
 
 #[tokio::test]
@@ -153,6 +187,7 @@ async fn a_tail_that_the_disk_lost_is_noticed_by_the_head_in_the_book() {
     assert_eq!((gaps[0].from.get(), gaps[0].to.get()), (10, 20));
     // Nobody can know whether more was staged behind that head.
     assert_eq!((gaps[1].cause, gaps[1].messages), (GapCause::Lost, None));
+    assert_eq!((stage.bounds().staged, stage.bounds().is_uncounted), (20, true));
 }
 
 #[tokio::test]

@@ -223,7 +223,8 @@ async fn an_inspected_path_shows_its_stages_batches_and_outages() {
         stages[0].producers[PRODUCER],
         ProducerSummary {
             cursor: Some(Offset::new(15)),
-            pending: 55
+            pending: 55,
+            delivery: None
         }
     );
     let batches = all_batches(&local);

@@ -142,6 +142,7 @@ async fn what_a_missing_newest_generation_held_behind_the_booked_head_is_a_loss_
     let (_local, stage) = open_with(settings);
     let (read, gaps) = read_from(&stage, 0).await;
     assert_eq!(read, []);
+    assert!(stage.bounds().is_uncounted);
     assert!(!gaps.is_empty());
     for gap in gaps {
         assert_eq!(

@@ -6,7 +6,7 @@ use super::support::*;
 use crate::record::Offset;
 use crate::stage::local::{LocalOptions, OnFull, Retention, disk};
 use crate::stage::path::StagePath;
-use crate::stage::{Appended, GapCause};
+use crate::stage::{Appended, GapCause, Given};
 
 fn small(path: &std::path::Path, on_full: OnFull) -> LocalOptions {
     LocalOptions {
@@ -64,6 +64,14 @@ async fn drop_oldest_drops_whole_generations_and_records_what_was_not_delivered(
     assert_eq!(read.len() as u64 + dropped + 5, all.len() as u64);
     assert!(all.ends_with(&read));
     assert_eq!(gaps[0].from.get(), 5);
+    assert_eq!(stage.bounds().staged, all.len() as u64);
+    assert_eq!(
+        stage.given_before(Offset::new(5)),
+        Given {
+            messages: 5,
+            is_exact: false
+        }
+    );
 }
 
 #[tokio::test]
@@ -121,6 +129,8 @@ async fn what_is_delivered_and_past_its_retention_gives_the_disk_back() {
     let (read, gaps) = read_from(&stage, 0).await;
     assert_eq!(read, []);
     assert!(gaps.iter().all(|gap| gap.cause == GapCause::Expired), "{gaps:?}");
+    assert_eq!(messages_of(&gaps, GapCause::Expired), all.len() as u64);
+    assert_eq!(stage.bounds().staged, all.len() as u64);
     assert_eq!(append(&stage, vec![payload(0, 1)]).await[0].0, all.len() as u64);
 }
 

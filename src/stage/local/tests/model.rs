@@ -76,6 +76,10 @@ async fn run(steps: Vec<Step>) {
         }
     }
     assert_eq!(read_all(&stage).await.0, model);
+    assert_eq!(stage.bounds().staged, model.len() as u64);
+    for (before, (offset, _)) in (0..).zip(&model) {
+        assert_eq!(stage.given_before(Offset::new(*offset)).messages, before);
+    }
     local.close().unwrap();
 }
 

@@ -133,7 +133,8 @@ pub(super) async fn fill(stage: &SharedStage, batches: u64) -> Vec<Numbered> {
     all
 }
 
-/// Reads everything from `from` on, checking that batches and gaps together cover all offsets without overlap.
+/// Reads everything from `from` on, checking that batches and gaps together cover all offsets without overlap, and that every
+/// message that was staged there is one that is read or one that a gap stands for.
 pub(super) async fn read_from(stage: &SharedStage, from: u64) -> (Vec<Numbered>, Vec<Gap>) {
     let limit = ReadLimit {
         messages: 25,
@@ -158,6 +159,12 @@ pub(super) async fn read_from(stage: &SharedStage, from: u64) -> (Vec<Numbered>,
         assert_eq!(end, outcome.next);
         gaps.extend(outcome.gaps);
         at = outcome.next;
+    }
+    let (bounds, before) = (stage.bounds(), stage.given_before(Offset::new(from)));
+    if bounds.head == at && before.is_exact {
+        let gone: u64 = gaps.iter().filter_map(|gap| gap.messages).sum();
+        let staged = before.messages + messages.len() as u64 + gone;
+        assert_eq!(bounds.staged, staged, "from {from}: {gaps:?}");
     }
     (messages, gaps)
 }

@@ -1,0 +1,153 @@
+//! How a delivery stands is told to its stage: what it is doing, why, and what to do.
+
+use std::sync::Arc;
+
+use super::support::{Database, Engine, MemoryStage, PRODUCER, cluster, until};
+use crate::private_postgres::StopMode;
+use crate::record::Offset;
+use crate::stage::report::{Condition, DeliveryState};
+
+/// Waits until the stage is told that its delivery is in a state.
+async fn until_told(stage: &Arc<MemoryStage>, state: DeliveryState) -> Condition {
+    until(&format!("it is {state:?}"), || {
+        stage
+            .told(PRODUCER)
+            .is_some_and(|report| report.condition.state == state)
+    })
+    .await;
+    stage.told(PRODUCER).unwrap().condition
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_a_stage_is_told_with_what_to_do_until_it_goes_on_and_other_stages_are_well() {
+    let database = Database::shared().await;
+    database.sql("CREATE VIEW held AS SELECT 1 AS n").await;
+    let (held, other) = (MemoryStage::new("held"), MemoryStage::new("other"));
+    held.put_numbers(0..10);
+    other.put_numbers(0..10);
+    let engine = Engine::start(database.target(), &[&held, &other]);
+    let condition = until_told(&held, DeliveryState::Held).await;
+    assert!(
+        condition.why.contains("is a view") && condition.why.contains("Name another table"),
+        "{condition:?}"
+    );
+    until_told(&other, DeliveryState::Idle).await;
+    // It is tried again and again, and held since the first time.
+    let before = database
+        .sql("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        .await;
+    database
+        .until(
+            &format!(
+                "SELECT (xact_commit > {} + 20)::text FROM pg_stat_database WHERE datname = current_database()",
+                before[0]
+            ),
+            "true",
+        )
+        .await;
+    assert_eq!(
+        until_told(&held, DeliveryState::Held).await.since,
+        condition.since
+    );
+    database.sql("DROP VIEW held").await;
+    assert_eq!(until_told(&held, DeliveryState::Idle).await.why, "");
+    let passed = held.told(PRODUCER).unwrap().passed.unwrap();
+    assert_eq!((passed.cursor, passed.outcomes.delivered), (Offset::new(10), 10));
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_are_taken_away_hold_and_say_what_to_grant() {
+    let database = Database::shared().await;
+    let name = &database.name;
+    database
+        .sql(&format!(
+            "CREATE ROLE {name}_loader LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public TO {name}_loader"
+        ))
+        .await;
+    let mut config = database.config();
+    config.user(format!("{name}_loader")).password("x");
+    let target = super::super::Target::new(config, "public", PRODUCER);
+    let stage = MemoryStage::new("trades");
+    stage.put_numbers(0..10);
+    let engine = Engine::start(target, &[&stage]);
+    until_told(&stage, DeliveryState::Idle).await;
+    database
+        .sql(&format!(
+            "ALTER TABLE trades OWNER TO postgres; GRANT SELECT ON trades TO {name}_loader"
+        ))
+        .await;
+    stage.put_numbers(10..20);
+    let condition = until_told(&stage, DeliveryState::Held).await;
+    assert!(condition.why.contains("42501"), "{condition:?}");
+    assert!(
+        condition.what_to_do.contains("INSERT and SELECT on the table"),
+        "{condition:?}"
+    );
+    database
+        .sql(&format!("GRANT INSERT ON trades TO {name}_loader"))
+        .await;
+    until_told(&stage, DeliveryState::Idle).await;
+
+    // Row-level security, which COPY does not do: 0A000.
+    database.sql("ALTER TABLE trades ENABLE ROW LEVEL SECURITY").await;
+    stage.put_numbers(20..30);
+    let condition = until_told(&stage, DeliveryState::Held).await;
+    assert!(
+        condition.why.contains("0A000") && condition.what_to_do.contains("row-level security"),
+        "{condition:?}"
+    );
+    database
+        .sql("ALTER TABLE trades DISABLE ROW LEVEL SECURITY")
+        .await;
+    until_told(&stage, DeliveryState::Idle).await;
+    engine.stop().await.unwrap();
+    database.holds_exactly("trades", 30).await;
+    assert_eq!(
+        database.sql("SELECT count(*) FROM _socket_el_dead_letter").await,
+        ["0"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_for_all_stages_and_what_held_one_is_told_again_afterwards() {
+    let cluster = cluster();
+    let database = Database::on(&cluster).await;
+    database.sql("CREATE VIEW held AS SELECT 1 AS n").await;
+    let (held, other) = (MemoryStage::new("held"), MemoryStage::new("other"));
+    held.put_numbers(0..10);
+    let engine = Engine::start(database.target(), &[&held, &other]);
+    until_told(&held, DeliveryState::Held).await;
+    cluster.stop(StopMode::Fast).unwrap();
+    for stage in [&held, &other] {
+        let condition = until_told(stage, DeliveryState::Connecting).await;
+        assert_ne!(condition.why, "");
+    }
+    cluster.start_again().unwrap();
+    until_told(&held, DeliveryState::Held).await;
+    until_told(&other, DeliveryState::Idle).await;
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_holds_is_told_as_transient() {
+    let database = Database::shared().await;
+    let stage = MemoryStage::new("trades");
+    stage.put_numbers(0..10);
+    let engine = Engine::start(database.target(), &[&stage]);
+    until_told(&stage, DeliveryState::Idle).await;
+    let (holder, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    holder
+        .batch_execute("BEGIN; LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    stage.put_numbers(10..20);
+    let condition = until_told(&stage, DeliveryState::Retrying).await;
+    assert!(condition.why.contains("55P03"), "{condition:?}");
+    drop(holder);
+    connection.await.unwrap().unwrap();
+    until_told(&stage, DeliveryState::Idle).await;
+    engine.stop().await.unwrap();
+    database.holds_exactly("trades", 20).await;
+}
