@@ -10,6 +10,7 @@
 mod file;
 mod literal;
 mod parse;
+pub mod percent;
 mod problem;
 mod profile;
 mod runner;

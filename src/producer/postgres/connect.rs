@@ -10,6 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::advice;
 use super::classify::{Action, action_for};
 use super::cursor::{self, Retaken, Taken};
+use super::dead_letter;
 use super::delivery::Delivery;
 use super::dial::ConnectError;
 use super::lane::{Lane, stage_failed};
@@ -25,14 +26,25 @@ use crate::stage::report::Outcomes;
 
 /// What taking one lane's row came to.
 enum Claimed {
-    /// It is ours, with the cursor here, and counts this.
-    Yes(cursor::Claim, Beginning, Option<Outcomes>),
+    /// It is ours.
+    Yes(Taking),
     /// An operator has to decide first.
     Held(String),
     /// Somebody else has it.
     Fenced,
     /// It belongs to another stage path.
     OtherPath(uuid::Uuid),
+}
+
+/// A row that was taken.
+struct Taking {
+    claim: cursor::Claim,
+    /// Where its cursor stands.
+    beginning: Beginning,
+    /// What it counts.
+    outcomes: Option<Outcomes>,
+    /// How many messages before the cursor those were that the server has refused, when another process delivered them.
+    refused: Vec<u64>,
 }
 
 impl Delivery {
@@ -121,9 +133,11 @@ impl Delivery {
                 }
             });
             match claiming.await {
-                Ok(Claimed::Yes(claim, beginning, outcomes)) => {
-                    self.lanes[index].outcomes = outcomes;
-                    self.begin(index, claim, beginning).await?;
+                Ok(Claimed::Yes(taking)) => {
+                    let lane = &mut self.lanes[index];
+                    lane.outcomes = taking.outcomes;
+                    lane.refusals.remember(taking.refused);
+                    self.begin(index, taking.claim, taking.beginning).await?;
                 }
                 Ok(Claimed::Held(reason)) => {
                     self.lanes[index].hold(&reason, "");
@@ -170,8 +184,15 @@ impl Delivery {
                 };
                 let at = found.unwrap_or(first);
                 let outcomes = outcomes::settle(client, &self.tables, &lane.key, stage, at, known).await?;
+                let refused = dead_letter::refused_lately(client, &self.tables, &lane.key, at).await?;
+                let distances = refused.iter().map(|offset| stage.count_between(*offset, at));
                 client.batch_execute("COMMIT").await?;
-                Ok(Claimed::Yes(claim, beginning, Some(outcomes)))
+                Ok(Claimed::Yes(Taking {
+                    claim,
+                    beginning,
+                    outcomes: Some(outcomes),
+                    refused: distances.collect(),
+                }))
             }
         }
     }
@@ -208,7 +229,12 @@ impl Delivery {
         Ok(
             match decide(Some(next), known, bounds, bounds.reserved, Start::Oldest) {
                 Beginning::Hold(cause) => Claimed::Held(cause.to_string()),
-                beginning => Claimed::Yes(claim, beginning, counted),
+                beginning => Claimed::Yes(Taking {
+                    claim,
+                    beginning,
+                    outcomes: counted,
+                    refused: Vec::new(),
+                }),
             },
         )
     }

@@ -3,7 +3,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::cursor::{CursorKey, OwnTables, to_sql};
+use tokio_postgres::Client;
+
+use super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
+use super::refusals::WINDOW;
 use super::session::Session;
 use crate::record::{Message, Offset, Timestamp};
 
@@ -57,6 +60,36 @@ impl DeadLetter {
             verdict,
         }
     }
+}
+
+/// Of the latest dead letters of all stages, at most so many are looked at.
+const LATEST: u64 = 2 * WINDOW;
+
+/// Messages before the cursor at `at` that the server has refused lately, the last first.
+pub(super) async fn refused_lately(
+    client: &Client,
+    tables: &OwnTables,
+    key: &CursorKey,
+    at: Offset,
+) -> Result<Vec<Offset>, tokio_postgres::Error> {
+    let rows = client
+        .query(
+            &format!(
+                "SELECT DISTINCT message_offset FROM (SELECT stage_path_id, stage, producer, message_offset, sqlstate, into_table, replayed \
+                 FROM {} ORDER BY id DESC LIMIT {LATEST}) latest \
+                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset < $4 \
+                 AND sqlstate IS NOT NULL AND into_table IS NULL AND NOT replayed ORDER BY 1 DESC LIMIT {WINDOW}",
+                tables.dead_letter()
+            ),
+            &[
+                &key.stage,
+                &key.producer,
+                &key.path_id.to_string(),
+                &to_sql(at),
+            ],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(from_sql(row.try_get(0)?))).collect()
 }
 
 /// Inserts dead letters inside the session's open transaction.

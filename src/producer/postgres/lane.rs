@@ -15,6 +15,7 @@ use super::dead_letter::Verdict;
 use super::encode::{Done, Job, Outcome};
 use super::made;
 use super::outcomes;
+use super::refusals::{Refusals, TRIAL_MESSAGES};
 use super::session::Timing;
 use super::spare::Spare;
 use super::table::{CopyRows, Router, Table};
@@ -77,6 +78,7 @@ pub(super) struct Lane {
     pub(super) position: Offset,
     in_flight: Option<InFlight>,
     condemned: BTreeMap<Offset, Verdict>,
+    pub(super) refusals: Refusals,
     /// The most messages of a transaction: halved while looking for a message that the server refuses.
     limit: usize,
     pub(super) filling: Filling,
@@ -130,6 +132,7 @@ impl Lane {
             position: Offset::ZERO,
             in_flight: None,
             condemned: BTreeMap::new(),
+            refusals: Refusals::new(options.poison_limit),
             limit: options.batch.rows,
             filling: Filling::new(options.batch),
             reloads: 0,
@@ -269,6 +272,7 @@ impl Lane {
             .outcomes
             .map(|before| outcomes::sum(before, outcomes::of_transaction(prepared)));
         self.condemned = self.condemned.split_off(&prepared.end);
+        self.refusals.committed(prepared.messages);
         self.limit = self.limit.saturating_mul(2).min(self.filling.batching.rows);
         self.reloads = 0;
         self.changes = 0;
@@ -315,9 +319,27 @@ impl Lane {
         }
     }
 
-    /// The message at `offset` can't be stored: it is a dead letter from the next attempt on.
-    pub(super) fn condemn(&mut self, offset: Offset, verdict: Verdict) {
-        self.condemned.insert(offset, verdict);
+    /// The server refuses the message at `offset`: it is a dead letter from the next attempt on, unless too many are.
+    pub(super) fn condemn(&mut self, offset: Offset, verdict: Verdict, messages: u64) {
+        let ahead = self.stage.count_between(self.cursor, offset);
+        if !self.refusals.refuse(ahead, messages) {
+            self.condemned.insert(offset, verdict);
+            return;
+        }
+        self.refusals.hold();
+        // Once the table is mended these may be rows.
+        self.condemned.clear();
+        self.limit = self.filling.batching.rows.min(TRIAL_MESSAGES);
+        let state = verdict.sqlstate.unwrap_or_default();
+        self.hold(
+            &format!(
+                "the server refuses more than {} of the messages (poison_limit), at last the one at offset {offset} with SQLSTATE {state}",
+                self.refusals.limit()
+            ),
+            "The table does not fit the data: mend the table or the mapping, and delivery goes on by itself; `stage-inspect dead-letters retry` \
+             then delivers what was refused before. If it is the data that is wrong, raise poison_limit, or step over it with \
+             `stage-inspect skip`",
+        );
     }
 
     /// Takes half of `messages` the next time, at least one.

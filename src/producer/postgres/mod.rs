@@ -17,6 +17,7 @@
 //! | `transaction` | the data transaction, step by step |
 //! | `load` | rows into a table: COPY, and what `on_conflict` does |
 //! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
+//! | `refusals` | how many messages the server has refused of late |
 //! | `classify` | from SQLSTATE to what to do |
 //! | `advice` | from SQLSTATE to what an operator can do |
 //! | `condition` | how a lane stands, for its operator |
@@ -59,6 +60,7 @@ mod options;
 mod outcomes;
 mod probe;
 mod recover;
+mod refusals;
 mod session;
 mod spare;
 mod start;

@@ -1,5 +1,6 @@
 //! The keys of a `postgres` producer in `config.yml`, and the variety that reads them.
 
+use crate::config::percent::Percent;
 use crate::config::{Profiles, Section};
 use crate::producer::{Producer, ProducerVariety};
 
@@ -27,7 +28,12 @@ pub struct PostgresOptions {
     pub routes: Vec<Route>,
     /// How much one transaction holds.
     pub batch: Batching,
+    /// When more of the last 10,000 messages are refused by the server, the table is wrong, and the stage is held.
+    pub poison_limit: Percent,
 }
+
+/// The default of `poison_limit`.
+const POISON_LIMIT: Percent = Percent::of(10);
 
 /// Messages that go into one table.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +65,7 @@ impl PostgresOptions {
             when: When::default(),
             routes: vec![route],
             batch: Batching::default(),
+            poison_limit: POISON_LIMIT,
         }
     }
 
@@ -128,6 +135,7 @@ impl PostgresOptions {
         let when = read_when(section);
         let mapping = read_mapping(section, &Mapping::default());
         let batch = Batching::read(section);
+        let poison_limit = section.or("poison_limit", POISON_LIMIT);
         let Some(sections) = section.sequence("routes") else {
             check_on_conflict(section, &mapping);
             let route = Route {
@@ -139,6 +147,7 @@ impl PostgresOptions {
                 when,
                 routes: vec![route],
                 batch,
+                poison_limit,
             });
         };
         let count = sections.len();
@@ -167,7 +176,12 @@ impl PostgresOptions {
                 "is not used, for each route names its own. A last route without `when` takes the messages that match no other",
             );
         }
-        is_sound.then_some(Self { when, routes, batch })
+        is_sound.then_some(Self {
+            when,
+            routes,
+            batch,
+            poison_limit,
+        })
     }
 }
 
@@ -299,6 +313,21 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_share_of_refused_messages_is_read_with_its_sign() {
+        let limit = |text| read(text).unwrap().unwrap().poison_limit;
+        assert_eq!(limit("metadata: true"), Percent::of(10));
+        assert_eq!(limit("poison_limit: 0%"), Percent::of(0));
+        assert_eq!(limit("poison_limit: 2.5%").part_of(1_000), 25);
+        for text in ["poison_limit: 10", "poison_limit: 101%", "poison_limit: many"] {
+            let error = read(text).unwrap_err();
+            assert!(
+                error.contains("poison_limit: expected a share from 0% to 100%"),
+                "{text}: {error}"
+            );
         }
     }
 

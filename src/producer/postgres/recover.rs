@@ -127,13 +127,19 @@ impl Delivery {
             let part = prepared.parts.first().filter(|_| prepared.messages == 1);
             part?.rows.get(0)
         };
-        lane.halve(prepared.messages);
-        match row.or_else(only) {
+        let row = row.or_else(only);
+        // A trial is about all of its messages.
+        if row.is_none() || !lane.refusals.is_on_trial() {
+            lane.halve(prepared.messages);
+        }
+        match row {
             Some(row) => {
                 // The server's words may quote the value, so they go with the payload and not into the log.
-                let table = part.or(prepared.parts.first()).map_or("", |part| part.loading.table());
+                let table = part
+                    .or(prepared.parts.first())
+                    .map_or("", |part| part.loading.table());
                 warn!(stage = lane.key.stage, table, offset = %row.offset, record = row.record_index, sqlstate,
-                    "the server refuses a message: it becomes a dead letter");
+                    "the server refuses a message");
                 let verdict = Verdict {
                     sqlstate,
                     reason: error
@@ -141,7 +147,7 @@ impl Delivery {
                         .map_or_else(|| describe(error), |db| db.message().to_owned()),
                     record_index: Some(row.record_index),
                 };
-                lane.condemn(row.offset, verdict);
+                lane.condemn(row.offset, verdict, prepared.messages);
             }
             None if prepared.messages > 1 => {}
             None => lane.hold(

@@ -9,6 +9,7 @@ mod isolation;
 mod operator;
 mod outage;
 mod poison;
+mod poison_limit;
 mod replay;
 mod retry;
 mod routes;
