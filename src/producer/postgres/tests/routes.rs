@@ -133,21 +133,43 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_missed_in_any_tab
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_engine_is_followed_by_one_that_doubles_and_loses_nothing_in_any_table() {
+async fn an_engine_killed_between_two_tables_is_followed_by_one_that_doubles_and_loses_nothing() {
     let database = Database::shared().await;
+    // The COPY into the second table waits at one row for as long as the test holds a lock.
+    database
+        .sql(
+            "CREATE TABLE odd (kind text, n bigint);
+             CREATE TABLE stop_at (stop bigint);
+             CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF EXISTS (SELECT FROM stop_at WHERE stop = NEW.n) THEN PERFORM pg_advisory_xact_lock(42); END IF;
+               RETURN NEW; END $$;
+             CREATE TRIGGER stop BEFORE INSERT ON odd FOR EACH ROW EXECUTE FUNCTION stop()",
+        )
+        .await;
+    let (holder, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
     let stage = MemoryStage::new("feed");
     put(&stage, 0..60_000);
-    for delivered in [1, 15_000, 30_000, 45_000] {
+    for row in [1, 20_001, 59_999] {
+        let script =
+            format!("SELECT pg_advisory_lock(42); TRUNCATE stop_at; INSERT INTO stop_at VALUES ({row})");
+        holder.batch_execute(&script).await.unwrap();
         let engine = start(&database, &[&stage]);
         database
             .until(
-                &format!("SELECT (next_offset >= {delivered})::text FROM _socket_el_cursor"),
-                "true",
+                "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 42",
+                "1",
             )
             .await;
         engine.kill().await;
         stage.set_local_cursor(None);
+        holder
+            .batch_execute("SELECT pg_advisory_unlock(42)")
+            .await
+            .unwrap();
     }
+    drop(holder);
+    connection.await.unwrap().unwrap();
     drain(&database, &stage, KEYS).await;
     holds_exactly(&database, 60_000).await;
 }
