@@ -76,7 +76,7 @@ impl Delivery {
                 self.isolate(&prepared, Some(part), &source);
             }
             (Action::Poison | Action::ReloadOnce, Failure::Sql(error)) => {
-                self.isolate(&prepared, None, &error)
+                self.isolate(&prepared, None, &error);
             }
             (_, failure) => lane.hold(&reason, what_to_do(&failure)),
         }

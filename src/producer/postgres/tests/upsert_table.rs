@@ -56,7 +56,7 @@ async fn a_table_without_the_index_holds_with_the_statement_that_makes_it() {
     let engine = start(&database, &stage, keys);
     let said = probed(&database, keys).await;
     assert!(
-        said.contains(&format!("held: table \"public\".\"t\" has no unique index")),
+        said.contains("held: table \"public\".\"t\" has no unique index"),
         "{said}"
     );
     assert!(said.contains(statement), "{said}");
