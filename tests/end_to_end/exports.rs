@@ -124,7 +124,7 @@ async fn an_export_is_the_table_beside_a_running_engine_and_beside_none() {
         first
     );
     let words = format!(
-        "delivered={} ignored={} rows={} dead_letters=1 extra_values={} ",
+        "delivered={} ignored={} rows={} conflicts=0 dead_letters=1 extra_values={} ",
         figure("messages"),
         figure("ignored"),
         figure("rows"),

@@ -116,7 +116,7 @@ async fn staged(workspace: &Workspace) -> Option<u64> {
         .inspect(&["--path", "tmp", "--json", "list", "feed"])
         .await;
     let listed: serde_json::Value = serde_json::from_str(&listed.stdout()).ok()?;
-    listed["stage"]["messages"].as_u64()
+    listed["messages"].as_u64()
 }
 
 /// Messages that are in one row or several, and dead letters.

@@ -73,7 +73,10 @@ async fn made_by(home: &Path, steps: &[Step]) -> std::path::PathBuf {
             Step::Crash => {
                 // Nothing is under way: what lies there now is what a kill would leave.
                 let next = home.join(format!("stage-{}", number + 1));
-                disk::copy_tree(&path, &next).unwrap();
+                // But a generation is made ready ahead of need, and a copy that met it half made is taken again.
+                while disk::copy_tree(&path, &next).is_err() {
+                    std::fs::remove_dir_all(&next).unwrap();
+                }
                 local.close().unwrap();
                 path = next;
                 local = open(&path);

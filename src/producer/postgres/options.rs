@@ -304,12 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_can_not_be_meant_and_a_key_that_does_not_work_yet_are_refused() {
+    fn a_table_that_can_not_be_meant_and_a_key_that_there_is_not_are_refused() {
         for (text, complaint) in [
             ("table: \"\"", "name of a table"),
             ("table: \"{consumer}\"", "no other braces"),
             ("table: _socket_el_cursor", "own tables"),
-            ("batch: {}", "unknown key"),
+            ("batches: {}", "unknown key"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");

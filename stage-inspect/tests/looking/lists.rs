@@ -33,6 +33,7 @@ async fn the_stages_of_a_path_are_listed_with_their_producers_backlogs_and_repla
             "KEPT",
             "GENERATIONS",
             "PRODUCER",
+            "DELIVERY",
             "CURSOR",
             "PENDING",
             "BYTES",
@@ -41,7 +42,7 @@ async fn the_stages_of_a_path_are_listed_with_their_producers_backlogs_and_repla
     );
     let generations = rig.extents().len().to_string();
     assert_eq!(
-        lines[2][..9],
+        lines[2][..10],
         [
             "trades",
             "pending",
@@ -50,17 +51,18 @@ async fn the_stages_of_a_path_are_listed_with_their_producers_backlogs_and_repla
             "20",
             &generations,
             "postgres",
+            "-",
             "100",
             "20"
         ]
     );
     // About 1 kB each.
     assert!(
-        lines[2][9].starts_with("~1") && lines[2][10] == "KiB",
+        lines[2][10].starts_with("~1") && lines[2][11] == "KiB",
         "{:?}",
         lines[2]
     );
-    assert_eq!(lines[3][..4], ["postgres", "(replay)", "20", "100"]);
+    assert_eq!(lines[3][..5], ["postgres", "(replay)", "-", "20", "100"]);
 
     let json = rig.run(&["list", "--json"]).json();
     let stage = &json[0]["stages"][0];

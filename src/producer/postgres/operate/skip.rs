@@ -27,7 +27,10 @@ pub(super) async fn plan(target: &Target, scope: &Scope, to: Offset) -> Result<S
     row?;
     let (_, from) = facts::lock_own(&session.client, &tables, &own_key(scope)).await?;
     session.client.batch_execute("ROLLBACK").await?;
-    let head = scope.head().await?;
+    let mut head = scope.stage.bounds().head;
+    if to > head {
+        head = scope.head().await?;
+    }
     if to > head {
         return Err(OperateError::Refused(format!(
             "stage {} ends at offset {head}: nothing is skipped that has not come yet",

@@ -89,7 +89,16 @@ async fn a_table_that_refuses_everything_holds_the_stage_until_it_is_mended_and_
             .is_some_and(|report| report.condition.state == DeliveryState::Idle)
     })
     .await;
-    assert_eq!(landed(&database).await, ["4900|4900|100"]);
+    // An attempt that was under way when the table was mended may give up the few that it had been refused by then.
+    let now = landed(&database).await;
+    let figures: Vec<u64> = now[0].split('|').map(|figure| figure.parse().unwrap()).collect();
+    let [rows, distinct, letters] = figures[..] else {
+        panic!("{now:?}");
+    };
+    assert!(
+        rows == distinct && rows + letters == 5_000 && (100..200).contains(&letters),
+        "{now:?}"
+    );
     engine.stop().await.unwrap();
     let operator = Operator::new(database.target(), &stage);
     let retried = operator
@@ -97,7 +106,7 @@ async fn a_table_that_refuses_everything_holds_the_stage_until_it_is_mended_and_
         .retry(PRODUCER, &LetterFilter::default(), false, Default::default())
         .await
         .unwrap();
-    assert_eq!(retried.delivered, 100);
+    assert_eq!(retried.delivered, letters);
     database.holds_exactly("trades", 5_000).await;
 }
 
