@@ -1,7 +1,7 @@
 //! Rows as a parquet file: typed columns that pandas, polars and DuckDB open.
 //!
 //! Rows are gathered by column and written as a row group before they take more than [`MAX_HELD_BYTES`], so that memory is
-//! bounded whatever the length of the export. How a column's type is stored is [`column`]'s.
+//! bounded whatever the length of the export. How a column's type is stored is [`column`](mod@column)'s.
 
 mod column;
 #[cfg(test)]

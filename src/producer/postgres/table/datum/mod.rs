@@ -1,4 +1,4 @@
-//! Fields of binary COPY read back as what they mean: the other direction of [`encode`](super::encode), for exports.
+//! Fields of binary COPY read back as what they mean: the other direction of [`encode`], for exports.
 //!
 //! The forms are those that PostgreSQL sends too; `postgres-protocol` knows all of them but `numeric`, which is here.
 
