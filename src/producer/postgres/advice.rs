@@ -13,7 +13,7 @@ fn about(sqlstate: &str) -> &'static str {
     const TRIGGERS: &str = "Look at the triggers, functions and rules of the table, which raise it";
     const SERVER: &str = "Look at the server's log";
     match Class::of(sqlstate) {
-        Class::ConnectionException | Class::TransactionRollback => "",
+        Class::ConnectionException | Class::TransactionRollback | Class::SnapshotFailure => "",
         Class::FeatureNotSupported => {
             "The table does not take COPY as it is: row-level security applies to the role, or its storage does not support it. Load as \
              the table's owner or a role with BYPASSRLS, or deliver into another table"
@@ -86,7 +86,6 @@ fn about(sqlstate: &str) -> &'static str {
         | Class::InvalidSqlStatementName
         | Class::DependentPrivilegeDescriptorsStillExist
         | Class::InvalidTransactionTermination
-        | Class::SnapshotFailure
         | Class::ConfigurationFileError => SERVER,
     }
 }
@@ -100,8 +99,9 @@ mod tests {
     fn whatever_holds_or_raises_an_alarm_says_what_to_do() {
         let states = [
             "0A000", "28000", "28P01", "3D000", "3F000", "42501", "42601", "42809", "53100", "53200",
-            "53400", "54011", "55000", "57P04", "58030", "58P01", "P0004", "XX000", "XX001", "09000",
-            "21000", "25001", "2F005", "38000", "39000", "44000", "F0000", "HV000", "ZZ001", "",
+            "53400", "54011", "54023", "72000", "55000", "57P04", "58030", "58P01", "P0004", "XX000",
+            "XX001", "09000", "21000", "25001", "2F005", "38000", "39000", "44000", "F0000", "HV000",
+            "ZZ001", "",
         ];
         for state in states {
             match action_for_sqlstate(state) {

@@ -186,10 +186,13 @@ pub(super) fn action_for_sqlstate(sqlstate: &str) -> Action {
         },
         Class::IntegrityConstraintViolation => Action::Poison,
         Class::ProgramLimitExceeded => match sqlstate {
-            // too_many_columns: of the table, not of a row.
-            "54011" => Action::Hold,
-            _ => Action::Poison,
+            // program_limit_exceeded, statement_too_complex: a value that is too large, or nested too deep. The others are about
+            // columns and arguments, and not about a row.
+            "54000" | "54001" => Action::Poison,
+            _ => Action::Hold,
         },
+        // snapshot_too_old.
+        Class::SnapshotFailure => Action::Retry,
         Class::PlPgSqlError => match sqlstate {
             "P0001" => Action::Poison,
             _ => Action::Hold,
@@ -229,7 +232,6 @@ pub(super) fn action_for_sqlstate(sqlstate: &str) -> Action {
         | Class::InvalidCatalogName
         | Class::InvalidSchemaName
         | Class::WithCheckOptionViolation
-        | Class::SnapshotFailure
         | Class::ConfigurationFileError
         | Class::ForeignDataWrapperError
         | Class::InternalError
@@ -263,15 +265,26 @@ mod tests {
         let table = [
             (
                 Action::Reconnect,
-                &["08006", "57P01", "57P02", "57P03", "57P05", "53300", "25006"][..],
+                &[
+                    "08000", "08003", "08006", "08P01", "57P01", "57P02", "57P03", "57P05", "53300", "25006",
+                    "40003",
+                ][..],
             ),
-            (Action::ReconnectAlarm, &["53100", "53200", "58030"]),
-            (Action::Retry, &["40001", "40P01", "55P03"]),
+            (
+                Action::ReconnectAlarm,
+                &["53000", "53100", "53200", "53400", "58000", "58030", "58P01"],
+            ),
+            (
+                Action::Retry,
+                &["40001", "40P01", "55P03", "55006", "25P02", "72000"],
+            ),
             (Action::Halve, &["57014"]),
             (
                 Action::Hold,
                 &[
-                    "28000", "28P01", "3D000", "3F000", "42501", "0A000", "XX000", "XX001",
+                    "28000", "28P01", "3D000", "3F000", "42501", "0A000", "XX000", "XX001", "XX002", "57P04",
+                    "54011", "54023", "55000", "P0000", "P0004", "42601", "42809", "44000", "F0000", "HV000",
+                    "0L000", "2F005", "39000",
                 ],
             ),
             (
@@ -282,7 +295,8 @@ mod tests {
             (
                 Action::Poison,
                 &[
-                    "22003", "22021", "22P02", "23502", "23505", "23514", "54000", "54001", "P0001",
+                    "22000", "22003", "22021", "22P02", "22P05", "23000", "23502", "23503", "23505", "23514",
+                    "23P01", "40002", "54000", "54001", "P0001",
                 ],
             ),
         ];
