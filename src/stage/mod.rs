@@ -223,7 +223,7 @@ pub struct Bounds {
 pub struct Given {
     /// How many are known of.
     pub messages: u64,
-    /// Whether those are all: the offset is not before the oldest message, and none is uncounted.
+    /// Whether those are all: the offset is not before the oldest message and not beyond the head, and none is uncounted.
     pub is_exact: bool,
 }
 

@@ -161,7 +161,7 @@ impl GapList {
             messages: bounds
                 .staged
                 .saturating_sub(self.given_between(offset, bounds.head)),
-            is_exact: offset >= bounds.oldest && !bounds.is_uncounted,
+            is_exact: (bounds.oldest..=bounds.head).contains(&offset) && !bounds.is_uncounted,
         }
     }
 
