@@ -1,11 +1,13 @@
-//! One stage on its way into the database: where its delivery stands, and what stands in its way.
+//! One stage on its way into the database: where its delivery stands, and ([`hindrance`]) what stands in its way.
+
+mod hindrance;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
 use super::PostgresOptions;
 use super::batching::Filling;
@@ -15,7 +17,7 @@ use super::dead_letter::Verdict;
 use super::encode::{Done, Job, Outcome};
 use super::made;
 use super::outcomes;
-use super::refusals::{Refusals, TRIAL_MESSAGES};
+use super::refusals::Refusals;
 use super::session::Timing;
 use super::spare::Spare;
 use super::table::{CopyRows, Router, Table};
@@ -168,39 +170,6 @@ impl Lane {
         !self.needs_claim && self.cursor >= self.stage.bounds().head
     }
 
-    /// An operator has to mend something: the lane waits long between attempts. Each begins with the cursor's row, which the
-    /// operator may have moved past what holds it.
-    pub(super) fn hold(&mut self, reason: &str, what_to_do: &str) {
-        self.needs_claim = true;
-        self.not_before = Some(Instant::now() + self.hold_delay);
-        self.position = self.cursor;
-        self.reloads = 0;
-        self.changes = 0;
-        self.reloaded_once = false;
-        let is_new = self.standing.held(reason, what_to_do);
-        let pause = if what_to_do.is_empty() { "" } else { ". " };
-        if self.ends_when_held {
-            self.ended_by = Some(format!("{reason}{pause}{what_to_do}"));
-        } else if is_new {
-            error!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
-                "delivery of this stage is held, and tried again every {} s: {reason}{pause}{what_to_do}", self.hold_delay.as_secs());
-        } else {
-            debug!(stage = self.key.stage, "still held");
-        }
-    }
-
-    /// Something transient: the lane waits a little, longer each time.
-    pub(super) fn retry_later(&mut self, reason: &str) {
-        self.not_before = Some(Instant::now() + self.retry.next_delay());
-        self.position = self.cursor;
-        if self.standing.retrying(reason) {
-            warn!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
-                "delivery of this stage is tried again until it works: {reason}");
-        } else {
-            debug!(stage = self.key.stage, reason, "trying again");
-        }
-    }
-
     /// The connection is gone: what was read ahead is void, and the row has to be taken again.
     pub(super) fn disconnected(&mut self) {
         self.position = self.cursor;
@@ -296,17 +265,6 @@ impl Lane {
         }
     }
 
-    fn goes_on(&self) {
-        info!(stage = self.key.stage, offset = %self.cursor, "delivery of this stage goes on");
-    }
-
-    /// Nothing is under way: with nothing left to deliver, whatever was in the way is over.
-    pub(super) fn rests(&mut self) {
-        if self.is_ready() && self.cursor >= *self.head.borrow() && self.standing.idle() {
-            self.goes_on();
-        }
-    }
-
     /// How its delivery stands, for the stage.
     pub(super) fn report(&self) -> Report {
         let outcomes = self.outcomes.filter(|_| !self.key.is_replay());
@@ -317,35 +275,6 @@ impl Lane {
                 outcomes,
             }),
         }
-    }
-
-    /// The server refuses the message at `offset`: it is a dead letter from the next attempt on, unless too many are.
-    pub(super) fn condemn(&mut self, offset: Offset, verdict: Verdict, messages: u64) {
-        let ahead = self.stage.count_between(self.cursor, offset);
-        if !self.refusals.refuse(ahead, messages) {
-            self.condemned.insert(offset, verdict);
-            return;
-        }
-        self.refusals.hold();
-        // Once the table is mended these may be rows.
-        self.condemned.clear();
-        self.limit = self.filling.batching.rows.min(TRIAL_MESSAGES);
-        let state = verdict.sqlstate.unwrap_or_default();
-        self.hold(
-            &format!(
-                "the server refuses more than {} of the messages (poison_limit), at last the one at offset {offset} with SQLSTATE {state}",
-                self.refusals.limit()
-            ),
-            "The table does not fit the data: mend the table or the mapping, and delivery goes on by itself; `stage-inspect dead-letters retry` \
-             then delivers what was refused before. If it is the data that is wrong, raise poison_limit, or step over it with \
-             `stage-inspect skip`",
-        );
-    }
-
-    /// Takes half of `messages` the next time, at least one.
-    pub(super) fn halve(&mut self, messages: u64) {
-        let most = self.filling.batching.rows;
-        self.limit = usize::try_from(messages / 2).unwrap_or(most).clamp(1, most);
     }
 
     /// Reads and encodes the next transaction. `None` when there is nothing new, or a table has to be changed first.

@@ -19,6 +19,7 @@
 //! | `recover` | what to do when a transaction did not commit; isolation of poisoned messages |
 //! | `refusals` | how many messages the server has refused of late |
 //! | `classify` | from SQLSTATE to what to do |
+//! | `blockers` | who keeps a transaction from its locks |
 //! | `advice` | from SQLSTATE to what an operator can do |
 //! | `condition` | how a lane stands, for its operator |
 //! | `target` | the database, as a profile names it |
@@ -43,6 +44,7 @@
 mod adopt;
 mod advice;
 mod batching;
+mod blockers;
 mod classify;
 mod condition;
 mod connect;

@@ -5,15 +5,17 @@
 //! whole transactions until one message is left. Either way the next transaction is smaller, and grows again with each
 //! that commits, so that a stretch of bad messages costs little more than their number in attempts.
 
+use tokio_postgres::error::SqlState;
 use tracing::warn;
 
 use super::advice;
+use super::blockers;
 use super::classify::{Action, action_for, copy_row};
 use super::dead_letter::Verdict;
 use super::delivery::Delivery;
 use super::lane::{MAX_RELOADS, TableWork};
 use super::session::describe;
-use super::table::TableError;
+use super::table::{Table, TableError};
 use super::transaction::{self, Failure, Prepared};
 use crate::exit::RunnerError;
 
@@ -60,9 +62,10 @@ impl Delivery {
                 self.turn_back(index).await;
             }
         }
+        let blocked = self.blocked_by(index, &failure).await;
         let lane = &mut self.lanes[index];
         match (action, failure) {
-            (Action::Retry, _) => lane.retry_later(&reason),
+            (Action::Retry, _) => lane.retry_later(&format!("{reason}{blocked}")),
             (Action::Halve, _) => {
                 lane.halve(prepared.messages);
                 lane.retry_later(&reason);
@@ -81,6 +84,33 @@ impl Delivery {
             (_, failure) => lane.hold(&reason, what_to_do(&failure)),
         }
         Ok(())
+    }
+
+    /// For a lock that was not to be had, who holds locks on the tables: to be added to the reason.
+    async fn blocked_by(&self, index: usize, failure: &Failure) -> String {
+        let is_locked = match failure {
+            Failure::Sql(error) | Failure::Rows { source: error, .. } => {
+                error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+            }
+            _ => false,
+        };
+        let (true, Some(session), Some(router)) = (is_locked, &self.session, &self.lanes[index].router)
+        else {
+            return String::new();
+        };
+        let names: Vec<_> = router.tables().iter().map(Table::name_sql).collect();
+        match blockers::of_tables(&session.client, &names).await {
+            Ok(pids) if !pids.is_empty() => {
+                let pids: Vec<_> = pids.iter().map(i32::to_string).collect();
+                format!(
+                    "; sessions that hold locks on {} now: pid {}",
+                    names.join(", "),
+                    pids.join(", ")
+                )
+            }
+            // Gone meanwhile; or whatever it is shows at the next attempt.
+            Ok(_) | Err(_) => String::new(),
+        }
     }
 
     /// The transaction of this lane is known not to be committed: ends it, and forgets what was encoded behind it.
@@ -127,9 +157,11 @@ impl Delivery {
             let part = prepared.parts.first().filter(|_| prepared.messages == 1);
             part?.rows.get(0)
         };
+        let is_named = row.is_some();
         let row = row.or_else(only);
+        lane.refusals.tries(prepared.messages);
         // A trial is about all of its messages.
-        if row.is_none() || !lane.refusals.is_on_trial() {
+        if !is_named || !lane.refusals.is_on_trial() {
             lane.halve(prepared.messages);
         }
         match row {
@@ -147,7 +179,7 @@ impl Delivery {
                         .map_or_else(|| describe(error), |db| db.message().to_owned()),
                     record_index: Some(row.record_index),
                 };
-                lane.condemn(row.offset, verdict, prepared.messages);
+                lane.condemn(row.offset, verdict, is_named);
             }
             None if prepared.messages > 1 => {}
             None => lane.hold(

@@ -2,7 +2,9 @@
 //! then the stage is held, until an operator has mended it.
 //!
 //! Attempts after that are trials. A trial takes a fair number of messages, and none of them becomes a dead letter before it is
-//! known that the server takes enough of them; then delivery goes on as before, and what was refused earlier is forgotten.
+//! known that the server takes enough of them; then delivery goes on as before, and what was refused earlier is forgotten. Where
+//! the server names no row, transactions have to be committed to find the one that is refused: then a trial gives up one
+//! message at most.
 
 use std::collections::VecDeque;
 
@@ -14,7 +16,7 @@ pub(super) const WINDOW: u64 = 10_000;
 pub(super) const TRIAL_MESSAGES: usize = 1_000;
 
 /// The refusals of one lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusals {
     limit: Percent,
     /// The number of the next message; each has one, in order.
@@ -27,7 +29,7 @@ pub(super) struct Refusals {
 /// An attempt whether the server takes the messages now.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trial {
-    /// How many messages it is about; 0 before the first attempt.
+    /// How many messages it is about; 0 before the first refusal.
     messages: u64,
     refused: u64,
     committed: u64,
@@ -64,14 +66,22 @@ impl Refusals {
         self.trial.is_some()
     }
 
-    /// A message is refused, `ahead` messages behind the next one, in a transaction of so many. Returns whether too many are.
-    pub(super) fn refuse(&mut self, ahead: u64, messages: u64) -> bool {
+    /// A transaction of so many messages is refused. The first one of a trial says what it is about.
+    pub(super) fn tries(&mut self, messages: u64) {
+        if let Some(trial) = &mut self.trial
+            && trial.messages == 0
+        {
+            trial.messages = messages;
+        }
+    }
+
+    /// A message is refused, `ahead` messages behind the next one; whether the server has named its row. Returns whether too many
+    /// are.
+    pub(super) fn refuse(&mut self, ahead: u64, is_named: bool) -> bool {
         if let Some(trial) = &mut self.trial {
-            if trial.messages == 0 {
-                trial.messages = messages;
-            }
             trial.refused += 1;
-            return trial.refused > self.limit.part_of(trial.messages);
+            let most = self.limit.part_of(trial.messages);
+            return trial.refused > if is_named { most } else { most.min(1) };
         }
         let number = self.next + ahead;
         if self.refused.back().is_none_or(|last| *last < number) {
@@ -111,7 +121,7 @@ mod tests {
     /// Messages one by one, each refused or not, committed one by one; returns after how many it is too many.
     fn too_many(refusals: &mut Refusals, refused: impl Fn(u64) -> bool) -> Option<u64> {
         (0..3 * WINDOW).find(|number| {
-            let is_too_many = refused(*number) && refusals.refuse(0, 1);
+            let is_too_many = refused(*number) && refusals.refuse(0, true);
             refusals.committed(1);
             is_too_many
         })
@@ -138,30 +148,35 @@ mod tests {
         let mut refusals = Refusals::new(Percent::of(10));
         refusals.remember((1..=1_000).chain([WINDOW, WINDOW + 1, 0, 5]));
         assert_eq!(refusals.refused.len(), 1_000);
-        assert!(refusals.refuse(0, 1));
+        assert!(refusals.refuse(0, true));
         let mut refusals = Refusals::new(Percent::of(10));
         refusals.remember(1..=1_000);
         refusals.committed(WINDOW);
-        assert!(!refusals.refuse(0, 1), "that was long ago");
+        assert!(!refusals.refuse(0, true), "that was long ago");
     }
 
     #[test]
     fn a_trial_ends_when_all_of_its_messages_are_committed_with_few_refusals() {
         let mut refusals = Refusals::new(Percent::of(10));
         refusals.remember(1..=1_000);
-        assert!(refusals.refuse(0, 20_000));
+        assert!(refusals.refuse(0, true));
         refusals.hold();
+        refusals.tries(1_000);
         for refused in 0..100 {
-            assert!(!refusals.refuse(refused, 1_000));
+            assert!(!refusals.refuse(refused, true));
         }
-        assert!(refusals.refuse(100, 1_000));
+        assert!(refusals.refuse(100, true));
         refusals.hold();
-        // Not all are sent at once, when no row is named.
-        assert!(!refusals.refuse(0, 1_000));
+        // Fewer and fewer are sent at once, when no row is named.
+        for messages in [1_000, 500, 250, 1] {
+            refusals.tries(messages);
+        }
+        assert!(!refusals.refuse(0, false));
         refusals.committed(400);
+        assert!(refusals.clone().refuse(0, false), "a second one");
         assert!(refusals.is_on_trial());
         refusals.committed(600);
         assert!(!refusals.is_on_trial());
-        assert!(!refusals.refuse(0, 1), "what was before is forgotten");
+        assert!(!refusals.refuse(0, true), "what was before is forgotten");
     }
 }

@@ -139,15 +139,60 @@ async fn a_lock_that_somebody_holds_is_told_as_transient() {
     let (holder, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     holder
-        .batch_execute("BEGIN; LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
+        .batch_execute("BEGIN; LOCK TABLE trades IN SHARE MODE")
+        .await
+        .unwrap();
+    let pid: i32 = holder
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    // Who only reads is not in the way.
+    let (reader, reading) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    let reading = tokio::spawn(reading);
+    reader
+        .batch_execute("BEGIN; LOCK TABLE trades IN ACCESS SHARE MODE")
         .await
         .unwrap();
     stage.put_numbers(10..20);
     let condition = until_told(&stage, DeliveryState::Retrying).await;
-    assert!(condition.why.contains("55P03"), "{condition:?}");
-    drop(holder);
+    assert!(
+        condition.why.contains("55P03") && condition.why.ends_with(&format!("now: pid {pid}")),
+        "{condition:?}"
+    );
+    drop((holder, reader));
     connection.await.unwrap().unwrap();
+    reading.await.unwrap().unwrap();
     until_told(&stage, DeliveryState::Idle).await;
     engine.stop().await.unwrap();
     database.holds_exactly("trades", 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_the_server_finds_damaged_holds_and_no_message_is_given_up_for_it() {
+    let cluster = cluster();
+    let database = Database::on(&cluster).await;
+    let stage = MemoryStage::new("trades");
+    stage.put_numbers(0..10);
+    let engine = Engine::start(database.target(), &[&stage]);
+    until_told(&stage, DeliveryState::Idle).await;
+    database.sql("CHECKPOINT").await;
+    let file = database.sql("SELECT pg_relation_filepath('trades')").await;
+    cluster.stop(StopMode::Fast).unwrap();
+    let file = cluster.socket_dir().join("data").join(&file[0]);
+    std::fs::write(&file, [0xab; 8192]).unwrap();
+    cluster.start_again().unwrap();
+    stage.put_numbers(10..20);
+    let condition = until_told(&stage, DeliveryState::Held).await;
+    assert!(
+        condition.why.contains("XX001") && condition.what_to_do.contains("its disks"),
+        "{condition:?}"
+    );
+    database.sql("TRUNCATE trades").await;
+    until_told(&stage, DeliveryState::Idle).await;
+    engine.stop().await.unwrap();
+    let rows = database
+        .sql("SELECT count(*), min(n), max(n), (SELECT count(*) FROM _socket_el_dead_letter) FROM trades")
+        .await;
+    assert_eq!(rows, ["10|10|19|0"]);
 }

@@ -237,11 +237,11 @@ async fn what_is_not_the_fault_of_a_row_delays_it_and_makes_no_dead_letter() {
     let stage = MemoryStage::new("trades");
     let engine = Engine::start(database.target(), &[&stage]);
     let mut sent = 0;
-    // A full disk, no memory, an I/O error, serialization, deadlock, cancelled, shutdown, rights, configuration, a
-    // catalog that changes, an internal error, a class that nobody knows.
+    // A full disk, no memory, an I/O error, serialization, deadlock, cancelled, shutdown, too many connections, a server that is
+    // no primary any more, rights, configuration, a catalog that changes, an internal error, a class that nobody knows.
     for state in [
-        "53100", "53200", "58030", "40001", "40P01", "57014", "57P01", "42501", "0A000", "42P01", "XX000",
-        "ZZ001",
+        "53100", "53200", "58030", "40001", "40P01", "57014", "57P01", "57P03", "53300", "25006", "42501",
+        "0A000", "42P01", "3F000", "XX000", "ZZ001",
     ] {
         database
             .sql(&format!("INSERT INTO mood VALUES ('{state}')"))

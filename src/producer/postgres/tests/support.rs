@@ -347,7 +347,7 @@ impl Stage for MemoryStage {
             .sum();
         Given {
             messages: end - holes,
-            is_exact: offset >= state.oldest,
+            is_exact: (state.oldest..=*self.head.borrow()).contains(&offset),
         }
     }
 
