@@ -34,9 +34,11 @@ impl Binaries {
     }
 
     fn in_dir(dir: &Path) -> Option<Self> {
+        // Programs on PATH may be links, and not to all of an installation: the others lie where the links lead.
+        let real = |name| fs::canonicalize(dir.join(name)).ok();
         let found = Self {
-            initdb: dir.join("initdb"),
-            postgres: dir.join("postgres"),
+            initdb: real("initdb")?,
+            postgres: real("postgres")?,
         };
         (found.initdb.is_file() && found.postgres.is_file()).then_some(found)
     }

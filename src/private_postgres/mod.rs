@@ -83,6 +83,25 @@ impl PrivatePostgres {
         })
     }
 
+    /// Makes a standby of this cluster, which follows it by streaming replication, and starts it; returns when it answers queries.
+    /// Users and passwords are the same. It goes on without this cluster, and can be promoted.
+    ///
+    /// # Errors
+    /// When `pg_basebackup` is not installed or fails, or the standby does not start.
+    pub fn standby(&self, options: &Options) -> Result<Self, PrivatePostgresError> {
+        Ok(Self {
+            server: Server::create_standby(&self.server, options)?,
+        })
+    }
+
+    /// Makes a standby a primary of its own, and waits until it is one.
+    ///
+    /// # Errors
+    /// When it is none, or does not become one.
+    pub async fn promote(&self) -> Result<(), PrivatePostgresError> {
+        self.query(SUPERUSER, "SELECT pg_promote()").await.map(drop)
+    }
+
     /// Stops the server and waits until it is gone. Nothing happens when it is stopped already.
     ///
     /// # Errors
@@ -234,6 +253,14 @@ pub enum PrivatePostgresError {
     /// `initdb` failed.
     #[error("initdb failed ({status}): {output}")]
     Initdb {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to stderr.
+        output: String,
+    },
+    /// `pg_basebackup` failed.
+    #[error("pg_basebackup failed ({status}): {output}")]
+    BaseBackup {
         /// How it ended.
         status: ExitStatus,
         /// What it wrote to stderr.

@@ -68,6 +68,26 @@ struct Watcher {
 
 impl Server {
     pub(super) fn create(options: &Options) -> Result<Self, PrivatePostgresError> {
+        let server = Self::prepare(Uuid::new_v4().simple().to_string())?;
+        server.initdb()?;
+        server.configure(options)?;
+        server.add_files(options)?;
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// A server that follows another one.
+    pub(super) fn create_standby(primary: &Self, options: &Options) -> Result<Self, PrivatePostgresError> {
+        let server = Self::prepare(primary.password.clone())?;
+        server.base_backup(primary)?;
+        server.configure(options)?;
+        server.add_files(options)?;
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// Its directory and its watcher, and nothing in it yet.
+    fn prepare(password: String) -> Result<Self, PrivatePostgresError> {
         let binaries = Binaries::find()?;
         let account = Account::to_run_as()?;
         let base = base_dir();
@@ -82,20 +102,15 @@ impl Server {
             chown(&dir, Some(account.uid), Some(account.gid))
                 .map_err(io_error("give away the directory", &dir))?;
         }
-        let server = Self {
+        Ok(Self {
             binaries,
             account,
             port: free_port().map_err(io_error("find a free port for", &dir))?,
             dir,
-            password: Uuid::new_v4().simple().to_string(),
+            password,
             process: Mutex::new(None),
             watcher,
-        };
-        server.initdb()?;
-        server.configure(options)?;
-        server.add_files(options)?;
-        server.launch()?;
-        Ok(server)
+        })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -215,6 +230,34 @@ impl Server {
             Ok(())
         } else {
             Err(PrivatePostgresError::Initdb {
+                status: output.status,
+                output: String::from_utf8_lossy(&output.stderr).into_owned(),
+            })
+        }
+    }
+
+    /// Copies the running `primary`, with what makes this one a standby of it.
+    fn base_backup(&self, primary: &Self) -> Result<(), PrivatePostgresError> {
+        let program = self.binaries.initdb.with_file_name("pg_basebackup");
+        let output = self
+            .command(&program)
+            .arg("--pgdata")
+            .arg(self.data_dir())
+            .arg("--host")
+            .arg(&primary.dir)
+            .args(["--port", &primary.port.to_string(), "--username", SUPERUSER])
+            .args([
+                "--write-recovery-conf",
+                "--wal-method=stream",
+                "--checkpoint=fast",
+                "--no-sync",
+            ])
+            .output()
+            .map_err(io_error("start", &program))?;
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(PrivatePostgresError::BaseBackup {
                 status: output.status,
                 output: String::from_utf8_lossy(&output.stderr).into_owned(),
             })

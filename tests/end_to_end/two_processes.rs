@@ -72,6 +72,15 @@ async fn either_process_may_be_started_first_and_again_while_the_other_goes_on()
     source.release(MESSAGES);
     let mut receiver_two = receiver(&workspace);
     delivers(&mut deliverer_two, &database, 3 * MESSAGES).await;
+    // The one that receives tells how the delivery of the other stands, since it was started too.
+    receiver_two
+        .until("the delivery has told that all is delivered", async || {
+            let listed = workspace.inspect(&["--json", "list"]).await.stdout();
+            let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let delivery = &listed[0]["stages"][0]["deliveries"][0];
+            delivery["state"] == "idle" && delivery["counts"]["delivered"] == 3 * MESSAGES
+        })
+        .await;
     receiver_two.stops_cleanly().await;
     // Without the other it stops cleanly as well.
     deliverer_two.stops_cleanly().await;

@@ -37,6 +37,16 @@ impl Database {
         Self { cluster, name }
     }
 
+    /// The same database in a standby of its cluster.
+    pub(crate) async fn standby(&self) -> Self {
+        let primary = Arc::clone(&self.cluster);
+        let made = tokio::task::spawn_blocking(move || primary.standby(&options()));
+        Self {
+            cluster: Arc::new(made.await.unwrap().unwrap_or_else(|error| panic!("{error}"))),
+            name: self.name.clone(),
+        }
+    }
+
     pub(crate) fn cluster(&self) -> &PrivatePostgres {
         &self.cluster
     }
@@ -65,10 +75,13 @@ impl Database {
     }
 }
 
-fn start() -> Arc<PrivatePostgres> {
-    let options = Options {
+fn options() -> Options {
+    Options {
         fsync: false,
         ..Options::default()
-    };
-    Arc::new(PrivatePostgres::start(&options).unwrap_or_else(|error| panic!("{error}")))
+    }
+}
+
+fn start() -> Arc<PrivatePostgres> {
+    Arc::new(PrivatePostgres::start(&options()).unwrap_or_else(|error| panic!("{error}")))
 }

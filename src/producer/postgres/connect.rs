@@ -32,6 +32,8 @@ enum Claimed {
     Held(String),
     /// Somebody else has it.
     Fenced,
+    /// It is from before we had it.
+    Earlier,
     /// It belongs to another stage path.
     OtherPath(uuid::Uuid),
 }
@@ -144,6 +146,7 @@ impl Delivery {
                     self.roll_back().await;
                 }
                 Ok(Claimed::Fenced) => return Err(self.fenced(index)),
+                Ok(Claimed::Earlier) => return Err(self.earlier(index)),
                 Ok(Claimed::OtherPath(other)) => return Err(self.other_path(index, other)),
                 Err(error) => self.claim_failed(index, &error).await,
             }
@@ -213,6 +216,7 @@ impl Delivery {
                 outcomes,
             } => (claim, next, outcomes),
             Retaken::Fenced => return Ok(Claimed::Fenced),
+            Retaken::Earlier => return Ok(Claimed::Earlier),
             Retaken::Gone => return Ok(Claimed::Held(CURSOR_ROW_GONE.to_owned())),
         };
         let counted = match (counted, next == lane.cursor || lane.key.is_replay()) {
@@ -299,6 +303,21 @@ impl Delivery {
             format!(
                 "stage {} of producer {} was taken over by another engine, which delivers it now. Stop one of the two; to give \
                  it back to this one, start this one again after the other has stopped",
+                key.stage, key.producer
+            ),
+        )
+    }
+
+    /// The error of an engine under which the database went back in time. Whether another engine delivers by now can't be told by
+    /// the row; the next start takes it, whoever has it.
+    fn earlier(&self, index: usize) -> RunnerError {
+        let key = &self.lanes[index].key;
+        RunnerError::new(
+            ExitReason::Fenced,
+            format!(
+                "the cursor of stage {} and producer {} in the database is from before this engine took it: the database was restored to an \
+                 earlier state, or a standby was promoted that had not received all. Start this engine again, unless another one delivers \
+                 the stage by now: it goes on from what the database has, and delivers again what that lacks",
                 key.stage, key.producer
             ),
         )

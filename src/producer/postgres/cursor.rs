@@ -302,6 +302,8 @@ pub(super) enum Retaken {
     },
     /// Somebody else took it.
     Fenced,
+    /// It is from before we took it: the database is in an earlier state than it was.
+    Earlier,
     /// There is no such row any more.
     Gone,
 }
@@ -335,11 +337,15 @@ pub(super) async fn retake(
     }
     let row = client
         .query_opt(
-            &format!("SELECT FROM {cursor} WHERE stage = $1 AND producer = $2"),
+            &format!("SELECT epoch FROM {cursor} WHERE stage = $1 AND producer = $2"),
             &[&key.stage, &key.producer],
         )
         .await?;
-    Ok(row.map_or(Retaken::Gone, |_| Retaken::Fenced))
+    Ok(match row {
+        None => Retaken::Gone,
+        Some(row) if row.try_get::<_, i64>(0)? < claim.held => Retaken::Earlier,
+        Some(_) => Retaken::Fenced,
+    })
 }
 
 /// An offset as the tables hold it. Saturates where no stage comes.

@@ -140,24 +140,36 @@ async fn defaults_of_the_role_weaken_neither_the_commit_nor_the_checks() {
              CREATE TRIGGER note BEFORE INSERT ON trades FOR EACH ROW EXECUTE FUNCTION note()",
         )
         .await;
-    let name = &database.name;
+    let role = format!(
+        "ALTER ROLE {} IN DATABASE {}",
+        database.cluster.superuser(),
+        database.name
+    );
     for setting in [
         "synchronous_commit = off",
         "default_transaction_isolation = 'repeatable read'",
         "standard_conforming_strings = off",
         "default_transaction_read_only = on",
     ] {
-        database
-            .sql(&format!("ALTER DATABASE {name} SET {setting}"))
-            .await;
+        database.sql(&format!("{role} SET {setting}")).await;
     }
     let stage = MemoryStage::new("trades");
     stage.put_numbers(0..10);
     drain(database.target(), &[&stage]).await.unwrap();
+    // What is stricter stays, and what is weaker does not.
+    for level in ["remote_apply", "local", "remote_write"] {
+        database
+            .sql(&format!(
+                "BEGIN READ WRITE; {role} SET synchronous_commit = {level}; COMMIT"
+            ))
+            .await;
+        stage.put_numbers(10..20);
+        drain(database.target(), &[&stage]).await.unwrap();
+    }
     let seen = database
-        .sql("SELECT DISTINCT seen, level, count(*) FROM trades GROUP BY 1, 2")
+        .sql("SELECT seen, level, count(*) FROM trades GROUP BY 1, 2 ORDER BY 1")
         .await;
-    assert_eq!(seen, ["on|read committed|10"]);
+    assert_eq!(seen, ["on|read committed|30", "remote_apply|read committed|10"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
