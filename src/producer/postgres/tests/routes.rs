@@ -343,3 +343,34 @@ async fn two_routes_that_meet_in_one_table_of_a_stage_in_different_ways_are_refu
     assert_eq!(refused.reason(), crate::exit::ExitReason::Configuration);
     assert!(refused.to_string().contains("\"feed\""), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_a_transaction_may_refer_to_each_other_by_deferred_keys_and_what_refers_to_nothing_is_a_dead_letter()
+ {
+    let database = Database::shared().await;
+    database
+        .sql(
+            "CREATE TABLE orders (kind text, id bigint PRIMARY KEY); \
+             CREATE TABLE fills (kind text, \"order\" bigint REFERENCES orders DEFERRABLE INITIALLY DEFERRED, n bigint)",
+        )
+        .await;
+    let stage = MemoryStage::new("feed");
+    let mut messages = Vec::new();
+    for n in 0..300 {
+        messages.push(format!(r#"{{"kind":"order","id":{n}}}"#));
+        // Of an order that is new in the same transaction; two are of none.
+        let order = if n % 150 == 77 { n + 1_000 } else { n };
+        messages.push(format!(r#"{{"kind":"fill","order":{order},"n":{n}}}"#));
+    }
+    stage.put(&messages);
+    let keys = "routes:\n  - { when: { $.kind: order }, table: orders }\n  - { when: { $.kind: fill }, table: fills }";
+    drain(&database, &stage, keys).await;
+    let counted = "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM fills)";
+    assert_eq!(database.sql(counted).await, ["300|298"]);
+    assert_eq!(
+        database
+            .sql("SELECT message_offset, sqlstate FROM _socket_el_dead_letter ORDER BY 1")
+            .await,
+        ["155|23503", "455|23503"]
+    );
+}
