@@ -3,9 +3,12 @@
 
 mod anything;
 mod columns;
+mod kinds;
 mod mapping;
+mod mappings;
 mod memory;
 mod others;
+mod random;
 mod rig;
 mod routes;
 mod values;

@@ -89,6 +89,18 @@ impl Rig {
         self.router.tables_mut()[0].apply(&mut self.client, change).await
     }
 
+    /// Goes on with another table and another mapping in the same database.
+    pub(crate) async fn begin_again(&mut self, setup: &str, keys: &str) {
+        self.client.batch_execute(setup).await.unwrap();
+        self.router = Router::new(mapped(keys));
+        self.load().await.unwrap();
+    }
+
+    /// The offset of the next message.
+    pub(crate) fn next_offset(&self) -> u64 {
+        self.next
+    }
+
     /// A table state as after a restart.
     pub(crate) async fn restart(&mut self) {
         self.router = Router::new(options(false));
@@ -105,7 +117,7 @@ impl Rig {
 
     /// Delivers messages as a session does, and tells what became of them.
     pub(crate) async fn deliver_all(&mut self, messages: &[&str]) -> Delivered {
-        for _ in 0..5 {
+        for _ in 0..10 {
             let mut rows: Vec<_> = self.router.tables().iter().map(|_| CopyRows::new()).collect();
             let mut changes = false;
             let mut delivered = Delivered::default();
@@ -125,6 +137,8 @@ impl Rig {
                 for (table, rows) in self.router.tables().iter().zip(&rows) {
                     let stored = self.copy(table, rows).await.unwrap();
                     assert_eq!(stored, rows.len() as u64);
+                    let places = rows.iter().map(|row| (row.offset, row.record_index));
+                    assert!(places.is_sorted_by(|one, next| one < next), "rows out of order");
                     delivered.rows += rows.len();
                     delivered.extra_values += rows.extra_values();
                     delivered.discarded_values += rows.discarded_values();
@@ -157,6 +171,28 @@ impl Rig {
     /// The rows of a query, columns joined by `|`, NULL as `~`.
     pub(crate) async fn query(&self, sql: &str) -> Vec<String> {
         query(&self.client, sql).await
+    }
+
+    /// The rows of a query, column by column.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.try_rows(sql).await.unwrap()
+    }
+
+    /// The same, or what the server says against it.
+    pub(crate) async fn try_rows(
+        &self,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+        let answer = self.client.simple_query(sql).await?;
+        let rows = answer.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|index| row.get(index).map(str::to_owned))
+                    .collect(),
+            ),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     /// Columns and their types.

@@ -86,12 +86,14 @@ async fn every_type_holds_what_fits_and_the_rest_stands_in_extra() {
         ("text", "\"\\u0000a\\\"\\\\\"", Some("\u{FFFD}a\"\\")),
         ("text", "1.50", Some("1.50")),
         ("text", "[1, 2]", Some("[1, 2]")),
+        ("text", "[\"\\u0000\\\\u0000\"]", Some("[\"\\ufffd\\\\u0000\"]")),
         ("varchar(3)", "\"äöü\"", Some("äöü")),
         ("varchar(3)", "\"äöüß\"", None),
         ("char(3)", "\"ab\"", Some("ab ")),
         ("char(3)", "\"abcd\"", None),
         ("boolean", "true", Some("true")),
         ("boolean", "\"f\"", Some("false")),
+        ("boolean", "\"\\u0074rue\"", Some("true")),
         ("boolean", "1", None),
         ("mood", "\"ok\"", Some("ok")),
         ("mood", "7", None),
@@ -116,6 +118,23 @@ async fn every_type_holds_what_fits_and_the_rest_stands_in_extra() {
             "\"1969-12-31 19:00:00-05:30\"",
             Some("1970-01-01 00:30:00+00"),
         ),
+        // Halves of a microsecond as the server rounds them.
+        (
+            "timestamptz",
+            "\"2024-02-29T00:00:00.0000005Z\"",
+            Some("2024-02-29 00:00:00+00"),
+        ),
+        (
+            "timestamptz",
+            "\"1899-01-31 01:05:11.9440505Z\"",
+            Some("1899-01-31 01:05:11.94405+00"),
+        ),
+        (
+            "timestamptz",
+            "\"2024-02-29T23:59:59.9999999Z\"",
+            Some("2024-03-01 00:00:00+00"),
+        ),
+        ("timestamptz", "\"2024-02-29T06:38.02Z\"", None),
         ("timestamptz", "\"2023-02-29T00:00:00Z\"", None),
         ("timestamptz", "\"2024-02-29T00:00:00\"", None),
         ("timestamptz", "1700000000", None),
@@ -138,6 +157,7 @@ async fn every_type_holds_what_fits_and_the_rest_stands_in_extra() {
         ("inet", "\"::1\"", Some("::1")),
         ("inet", "\"1.2.3\"", None),
         ("inet", "\"1.2.3.4/33\"", None),
+        ("inet", "\"1.2.3.4/08\"", None),
         ("bytea", "\"\\\\x00ff\"", Some("\\x00ff")),
         ("bytea", "\"00ff\"", None),
         ("bytea", "\"\\\\x0\"", None),
@@ -258,17 +278,26 @@ async fn metadata_says_where_a_row_comes_from() {
 
 #[tokio::test]
 async fn the_last_of_equal_keys_counts_and_nul_is_replaced() {
-    let mut rig = Rig::new("CREATE SCHEMA feed; CREATE TABLE feed.t (a int, _extra jsonb)").await;
+    let mut rig = Rig::new("CREATE SCHEMA feed; CREATE TABLE feed.t (a int, i interval, _extra jsonb)").await;
     rig.deliver(&[
         r#"{"a":1,"\u0061":2}"#,
         r#"{"a":"x","a":3}"#,
         r#"{"a":3,"a":"\u0000"}"#,
         r#"{"a":3,"a":null}"#,
+        r#"{"i":"1 day","\u0069":null}"#,
+        r#"{"i":null,"i":"1 day","a":7}"#,
     ])
     .await;
     assert_eq!(
-        rig.query("SELECT * FROM feed.t").await,
-        ["2|~", "3|~", "~|{\"a\": \"\u{FFFD}\"}", "~|~"]
+        rig.query("SELECT a, _extra FROM feed.t").await,
+        [
+            "2|~",
+            "3|~",
+            "~|{\"a\": \"\u{FFFD}\"}",
+            "~|~",
+            "~|~",
+            "7|{\"i\": \"1 day\"}"
+        ]
     );
 }
 

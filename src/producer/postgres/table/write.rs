@@ -196,6 +196,7 @@ impl Writer<'_> {
     ) -> Result<(), String> {
         let value = scanned.value(origin.text, field);
         if value.kind == Kind::Null {
+            self.take_back(origin, scanned, field);
             return Ok(());
         }
         let (raw, is_key) = match scanned.name(origin.text, field) {
@@ -259,6 +260,19 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A null that is the last value of its key: those before it do not count.
+    fn take_back(&mut self, origin: Origin<'_>, scanned: &Scanned, null: usize) {
+        let same = |field: usize| match (scanned.name(origin.text, field), scanned.name(origin.text, null)) {
+            (FieldName::Key(one), FieldName::Key(other)) => {
+                one == other
+                    || encode::text::unescape(one, Nul::Replace)
+                        == encode::text::unescape(other, Nul::Replace)
+            }
+            (one, other) => one == other,
+        };
+        self.scratch.extras.retain(|&field| !same(field));
     }
 
     /// Appends one row.

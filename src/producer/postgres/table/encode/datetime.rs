@@ -13,6 +13,8 @@ const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 const DAYS_TO_2000: i32 = 10_957;
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const MICROS_TO_2000: i64 = DAYS_TO_2000 as i64 * MICROS_PER_DAY;
+/// Digits after a second's point that a microsecond has.
+const MICROS_DIGITS: usize = 6;
 /// Most digits after a second's point.
 const MAX_FRACTION_DIGITS: usize = 9;
 
@@ -82,14 +84,19 @@ fn local(text: &str) -> Option<(i64, &[u8])> {
 fn time_of_day(text: &[u8]) -> Option<(i64, &[u8])> {
     let (hour, rest) = two_digits(text, 23)?;
     let (minute, rest) = two_digits(rest.strip_prefix(b":")?, 59)?;
-    let (second, rest) = match rest.strip_prefix(b":") {
+    let (second, micros, rest) = match rest.strip_prefix(b":") {
         // The server takes a leap second for the first one of the next minute, and so do we.
-        Some(rest) => two_digits(rest, 60)?,
-        None => (0, rest),
-    };
-    let (micros, rest) = match rest.strip_prefix(b".") {
-        Some(rest) => fraction(rest)?,
-        None => (0, rest),
+        Some(rest) => {
+            let (second, rest) = two_digits(rest, 60)?;
+            let (micros, rest) = match rest.strip_prefix(b".") {
+                Some(rest) => fraction(rest)?,
+                None => (0, rest),
+            };
+            (second, micros, rest)
+        }
+        // Two numbers and a fraction are minutes and seconds to the server, and hours and minutes to others.
+        None if rest.starts_with(b".") => return None,
+        None => (0, 0, rest),
     };
     let seconds = (hour * 60 + minute) * 60 + second;
     Some((seconds * MICROS_PER_SECOND + micros, rest))
@@ -138,10 +145,28 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let (digits, rest) = text.split_at(count);
-    let nanos = (0..MAX_FRACTION_DIGITS).fold(0, |sum, place| {
-        sum * 10 + digits.get(place).map_or(0, |digit| i64::from(digit - b'0'))
-    });
-    Some(((nanos + 500) / 1_000, rest))
+    let sum = |digits: &[u8]| {
+        digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'))
+    };
+    if count <= MICROS_DIGITS {
+        let scale = (count..MICROS_DIGITS).fold(1, |scale, _| scale * 10);
+        return Some((sum(digits) * scale, rest));
+    }
+    Some((rounded(sum(digits), count), rest))
+}
+
+/// So many digits after the point as microseconds. The server multiplies in floating point and rounds halves to even, so
+/// the same text gives the same time whoever reads it.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "at most nine digits, which a double holds exactly, and the result is at most a million"
+)]
+fn rounded(digits: i64, count: usize) -> i64 {
+    let scale = (0..count).fold(1.0, |scale, _| scale * 10.0);
+    ((digits as f64 / scale) * MICROS_PER_SECOND as f64).round_ties_even() as i64
 }
 
 /// An offset from UTC in microseconds: `Z`, `+02`, `+0200`, `-02:30`.

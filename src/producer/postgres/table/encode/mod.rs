@@ -111,7 +111,7 @@ impl Encoder {
                 match value.quoted() {
                     Some(quoted) if value.escaped => text::unescape_into(quoted, value.rule, out),
                     Some(quoted) => out.extend_from_slice(quoted.as_bytes()),
-                    None if any => out.extend_from_slice(value.raw.as_bytes()),
+                    None if any => json::write_text(value, out),
                     None => return None,
                 }
                 let most = most.map_or(usize::MAX, |most| most as usize);
@@ -235,10 +235,10 @@ fn number_text(value: Value<'_>) -> Option<Cow<'_, str>> {
 
 fn boolean(value: Value<'_>) -> Option<bool> {
     let text = match value.kind {
-        Kind::Bool => value.raw,
-        _ => value.quoted()?,
+        Kind::Bool => Cow::Borrowed(value.raw),
+        _ => string(value)?,
     };
-    match text {
+    match &*text {
         "true" | "t" => Some(true),
         "false" | "f" => Some(false),
         _ => None,

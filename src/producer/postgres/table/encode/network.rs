@@ -35,6 +35,8 @@ fn parse(text: &str) -> Option<(IpAddr, u8)> {
     let address: IpAddr = address.parse().ok()?;
     let bits = family(address).1;
     let prefix = match prefix {
+        // As the server has it: digits, and no 0 before others.
+        Some(prefix) if prefix.len() > 1 && prefix.starts_with('0') => return None,
         Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().ok()?,
         Some(_) => return None,
         None => bits,
