@@ -177,30 +177,24 @@ impl SchemaChange {
         columns
     }
 
-    /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
-    /// nothing is left to do.
-    pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
-        let mut sql = String::new();
-        let add = if layout.exists() {
-            "ADD COLUMN IF NOT EXISTS "
-        } else {
-            ""
-        };
-        let columns = self.additions(layout);
-        let part = |column: &NewColumn| {
-            let name = match column.key {
-                Some(_) => quoted(&column.name),
-                None => quoted_if_needed(&column.name),
-            };
-            format!("{add}{name} {}", column.column_type.sql())
-        };
-        let mut parts: Vec<_> = columns.iter().map(part).collect();
-        parts.extend(
-            widened
-                .iter()
-                .map(|(column, to)| format!("ALTER COLUMN {} TYPE {}", quoted(column), to.sql())),
-        );
-        if !layout.exists() && !self.primary_key.is_empty() {
+    /// The statement that makes the table, if that is part of the change.
+    #[must_use]
+    pub fn create_table(&self) -> Option<String> {
+        self.create?;
+        Some(self.create_sql(&self.additions(&Layout::default())))
+    }
+
+    /// The columns of the table that is made: their keys, or names where no key goes there, and types in SQL.
+    #[must_use]
+    pub fn columns(&self) -> Vec<(String, String)> {
+        let columns = self.additions(&Layout::default()).into_iter();
+        let column = |column: NewColumn| (column.key.unwrap_or(column.name), column.column_type.sql());
+        columns.map(column).collect()
+    }
+
+    fn create_sql(&self, columns: &[NewColumn]) -> String {
+        let mut parts = definitions(columns, "");
+        if !self.primary_key.is_empty() {
             let column_of = |key: &String| {
                 let found = columns.iter().find(|column| column.key.as_ref() == Some(key));
                 quoted(found.map_or(key, |column| &column.name))
@@ -208,14 +202,28 @@ impl SchemaChange {
             let key: Vec<_> = self.primary_key.iter().map(column_of).collect();
             parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
         }
+        let parts = parts.join(",\n    ");
+        format!("CREATE TABLE IF NOT EXISTS {} (\n    {parts}\n);\n", self.table)
+    }
+
+    /// The statements that bring a table of this layout to what is wanted, with these columns widened. Empty when
+    /// nothing is left to do.
+    pub(super) fn sql(&self, layout: &Layout, widened: &[(String, NewType)]) -> String {
+        let mut sql = String::new();
+        let columns = self.additions(layout);
         // Writing to a string can't fail.
-        if !layout.exists() {
-            let _ = writeln!(
-                sql,
-                "CREATE TABLE IF NOT EXISTS {} (\n    {}\n);",
-                self.table,
-                parts.join(",\n    ")
+        if layout.exists() {
+            let mut parts = definitions(&columns, "ADD COLUMN IF NOT EXISTS ");
+            parts.extend(
+                widened
+                    .iter()
+                    .map(|(column, to)| format!("ALTER COLUMN {} TYPE {}", quoted(column), to.sql())),
             );
+            if !parts.is_empty() {
+                let _ = writeln!(sql, "ALTER TABLE {}\n    {};", self.table, parts.join(",\n    "));
+            }
+        } else {
+            sql = self.create_sql(&columns);
             let _ = writeln!(
                 sql,
                 "COMMENT ON TABLE {} IS {};",
@@ -226,8 +234,6 @@ impl SchemaChange {
                     self.create.unwrap_or_default()
                 ))
             );
-        } else if !parts.is_empty() {
-            let _ = writeln!(sql, "ALTER TABLE {}\n    {};", self.table, parts.join(",\n    "));
         }
         for column in &columns {
             let Some(key) = &column.key else { continue };
@@ -241,6 +247,18 @@ impl SchemaChange {
         }
         sql
     }
+}
+
+/// Columns as a statement defines them, `add` before each.
+fn definitions(columns: &[NewColumn], add: &str) -> Vec<String> {
+    let definition = |column: &NewColumn| {
+        let name = match column.key {
+            Some(_) => quoted(&column.name),
+            None => quoted_if_needed(&column.name),
+        };
+        format!("{add}{name} {}", column.column_type.sql())
+    };
+    columns.iter().map(definition).collect()
 }
 
 /// Names of ours need no quotes, but for one that is a word of SQL.

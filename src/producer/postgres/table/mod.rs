@@ -8,7 +8,8 @@
 //! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
 //! which columns the values found belong to; [`column_type`] knows the types that can be declared.
 //!
-//! A table in [`memory`] has the same columns and rows without a database, for exports; [`datum`] reads the rows back.
+//! A table in [`memory`] has the same columns and rows without a database, for exports; [`datum`] reads the rows back. A
+//! [`sample`] only tells what messages would make of a table, and which types could be declared for them ([`suggest`]).
 //!
 //! Without a mapping: an object is a row; a non-empty array of objects is a row for each; other JSON is one row with the
 //! message in `_message`; what is not JSON is a dead letter. A key's column is found by the rule of [`name`]. Null and
@@ -37,8 +38,10 @@ mod plan;
 mod record;
 mod router;
 mod rows;
+mod sample;
 mod search;
 mod select;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -64,6 +67,7 @@ pub use memory::{LEARNED_AT_ONCE, MemoryTable, TypedColumn};
 pub use path::{Path, PathError, Step};
 pub use router::Router;
 pub use rows::{CopyRows, Row};
+pub use sample::{Sample, Sampled};
 pub use when::{Condition, Scalar, When};
 
 use crate::record::{Message, Offset};

@@ -103,6 +103,14 @@ impl Router {
         &mut self.tables
     }
 
+    /// The records of the message that was read last, where messages are taken as they come.
+    pub(super) fn plain_records(&self) -> Option<&Scanned> {
+        match &self.reading {
+            Reading::Plain(scanned) => Some(scanned),
+            Reading::Search(_) => None,
+        }
+    }
+
     /// Makes the changes that are wanted; where none is, or may be made, reads the layouts of all tables again.
     ///
     /// # Errors
