@@ -4,7 +4,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
@@ -20,16 +20,25 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Connects. The files of tokens are read first, so that what comes with the connection is what it needs.
 pub(super) async fn connect(settings: &Settings) -> Result<(Socket, Script<'_>), ConnectError> {
+    let (socket, script, _) = connect_with_answer(settings).await?;
+    Ok((socket, script))
+}
+
+/// The same, with the server's answer to the handshake.
+pub(super) async fn connect_with_answer(
+    settings: &Settings,
+) -> Result<(Socket, Script<'_>, Response), ConnectError> {
     let limit = settings.connect_timeout;
     timeout(limit, async {
         let script = Script::prepare(settings).await?;
-        Ok((dial(settings).await?, script))
+        let (socket, answer) = dial(settings).await?;
+        Ok((socket, script, answer))
     })
     .await
     .map_err(|_| ConnectError::Timeout(limit))?
 }
 
-async fn dial(settings: &Settings) -> Result<Socket, ConnectError> {
+async fn dial(settings: &Settings) -> Result<(Socket, Response), ConnectError> {
     let request = request(settings).await?;
     let tcp = reach(settings).await?;
     let config = WebSocketConfig::default()
@@ -41,10 +50,10 @@ async fn dial(settings: &Settings) -> Result<Socket, ConnectError> {
         Some(tls) => Connector::Rustls(tls.clone()),
         None => Connector::Plain,
     };
-    let (socket, _response) = client_async_tls_with_config(request, tcp, Some(config), Some(connector))
+    let answered = client_async_tls_with_config(request, tcp, Some(config), Some(connector))
         .await
         .map_err(of_handshake)?;
-    Ok(socket)
+    Ok(answered)
 }
 
 /// A TCP connection to the server, straight or through the proxy.

@@ -1,5 +1,5 @@
-//! The way from a session into the batcher. Waits that are long enough to be seen are shown as the state `paused`: the stage takes
-//! nothing, so nobody reads the socket.
+//! Where a session's messages go: into the batcher, or to who only looks. Waits for the stage that are long enough to be seen are
+//! shown as the state `paused`: it takes nothing, so nobody reads the socket.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::status::Status;
 use crate::consumer::batcher::Batcher;
@@ -16,34 +17,69 @@ use crate::stage::{Outage, StageError};
 /// A wait for the stage that is longer is shown; shorter ones are the ordinary pace of a disk.
 const PAUSED_AFTER: Duration = Duration::from_secs(1);
 
-/// One consumer's way into its batcher. The durations that its methods return are how long they waited, deaf to the socket.
-pub(super) struct Intake<'a> {
+/// Where a session's messages go. The durations are how long it waited, deaf to the socket.
+pub(super) trait Intake {
+    /// Takes a message in. Must not be cancelled.
+    async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, StageError>;
+
+    /// Appends what is open. Must not be cancelled.
+    async fn flush(&mut self) -> Result<Duration, StageError>;
+
+    /// Records a stretch. Must not be cancelled.
+    async fn append_outage(&mut self, outage: Outage) -> Result<Duration, StageError>;
+
+    /// Resolves when [`flush`](Self::flush) is due.
+    async fn due(&mut self) -> Result<(), StageError>;
+
+    /// What happens beside the data, for who wants to know.
+    fn aside(&mut self, aside: Aside<'_>) {
+        let _ = aside;
+    }
+}
+
+/// What happens in a session beside its data.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Aside<'m> {
+    /// A frame of the protocol itself.
+    Frame(&'m Message),
+    /// A message that is no data.
+    Control(&'m [u8]),
+    /// What the script waited for.
+    Answer(&'m [u8]),
+    /// What told that the answer will not come.
+    Refusal(&'m [u8]),
+    /// A ping was sent.
+    PingSent,
+    /// Everything is said and answered.
+    Subscribed,
+}
+
+/// One consumer's way into its batcher.
+pub(super) struct IntoStage<'a> {
     batcher: &'a mut Batcher,
     status: &'a Status,
 }
 
-impl<'a> Intake<'a> {
+impl<'a> IntoStage<'a> {
     pub(super) fn new(batcher: &'a mut Batcher, status: &'a Status) -> Self {
         Self { batcher, status }
     }
+}
 
-    /// Takes a message in. Must not be cancelled.
-    pub(super) async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, StageError> {
+impl Intake for IntoStage<'_> {
+    async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, StageError> {
         shown(self.status, self.batcher.push(payload, at)).await
     }
 
-    /// Appends what is open. Must not be cancelled.
-    pub(super) async fn flush(&mut self) -> Result<Duration, StageError> {
+    async fn flush(&mut self) -> Result<Duration, StageError> {
         shown(self.status, self.batcher.flush()).await
     }
 
-    /// Records a stretch. Must not be cancelled.
-    pub(super) async fn append_outage(&mut self, outage: Outage) -> Result<Duration, StageError> {
+    async fn append_outage(&mut self, outage: Outage) -> Result<Duration, StageError> {
         shown(self.status, self.batcher.append_outage(outage)).await
     }
 
-    /// Resolves when [`flush`](Self::flush) is due.
-    pub(super) async fn due(&mut self) -> Result<(), StageError> {
+    async fn due(&mut self) -> Result<(), StageError> {
         self.batcher.due().await
     }
 }

@@ -26,6 +26,9 @@ mod status;
 mod tests;
 mod tls;
 mod token;
+mod trial;
+
+pub use trial::{Connected, Handshake, Role, Seen, Trial, TrialEnd, TrialError};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +43,7 @@ use crate::exit::RunnerError;
 use crate::stage::StageError;
 use connect::Socket;
 use gap::Gap;
-use intake::Intake;
+use intake::IntoStage;
 use refusal::Remedy;
 use script::Script;
 use session::{End, Session};
@@ -108,7 +111,7 @@ impl SocketConsumer {
             .connected(context, &status, batcher, &mut backoff, delay)
             .await?
         {
-            let intake = Intake::new(batcher, &status);
+            let intake = IntoStage::new(batcher, &status);
             let session = Session::new(
                 connection,
                 intake,

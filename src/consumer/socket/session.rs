@@ -20,7 +20,7 @@ use super::cause;
 use super::connect::Socket;
 use super::farewell::{CLOSE_TIMEOUT, leave};
 use super::gap::Gap;
-use super::intake::Intake;
+use super::intake::{Aside, Intake};
 use super::liveness::{Heard, IdleAction, Liveness, Verdict};
 use super::script::{Conversation, Meaning, Script};
 use super::settings::Settings;
@@ -54,9 +54,9 @@ pub(super) struct Loss {
 }
 
 /// One live connection.
-pub(super) struct Session<'a> {
+pub(super) struct Session<'a, I> {
     socket: Socket,
-    intake: Intake<'a>,
+    intake: I,
     stop: &'a CancellationToken,
     status: &'a Status,
     liveness: Liveness,
@@ -91,11 +91,11 @@ impl Broken {
     }
 }
 
-impl<'a> Session<'a> {
+impl<'a, I: Intake> Session<'a, I> {
     /// A session on a connection that has just been made, after the stretch `gap`.
     pub(super) fn new(
         (socket, mut script): (Socket, Script<'a>),
-        intake: Intake<'a>,
+        intake: I,
         stop: &'a CancellationToken,
         status: &'a Status,
         settings: &'a Settings,
@@ -270,9 +270,12 @@ impl<'a> Session<'a> {
     async fn overhear(&mut self, message: &Message) -> Result<Option<String>, StageError> {
         self.last_received = Timestamp::now();
         let Some(payload) = payload(message) else {
+            self.intake.aside(Aside::Frame(message));
             return Ok(None);
         };
-        let refusal = match self.conversation.hear(payload) {
+        let meaning = self.conversation.hear(payload);
+        self.tell(&meaning, payload);
+        let refusal = match meaning {
             Meaning::Data => {
                 self.keep(payload).await?;
                 return Ok(None);
@@ -288,9 +291,12 @@ impl<'a> Session<'a> {
     async fn receive(&mut self, message: &Message) -> Result<Result<Heard, Broken>, StageError> {
         self.last_received = Timestamp::now();
         let Some(payload) = payload(message) else {
+            self.intake.aside(Aside::Frame(message));
             return Ok(Ok(Heard::Frame));
         };
-        match self.conversation.hear(payload) {
+        let meaning = self.conversation.hear(payload);
+        self.tell(&meaning, payload);
+        match meaning {
             Meaning::Data => {
                 self.keep(payload).await?;
                 Ok(Ok(Heard::Data))
@@ -314,6 +320,17 @@ impl<'a> Session<'a> {
                 }))
             }
         }
+    }
+
+    /// Tells of a message that is no data.
+    fn tell(&mut self, meaning: &Meaning, payload: &[u8]) {
+        let aside = match meaning {
+            Meaning::Data => return,
+            Meaning::Control => Aside::Control(payload),
+            Meaning::Answer => Aside::Answer(payload),
+            Meaning::Refusal(_) => Aside::Refusal(payload),
+        };
+        self.intake.aside(aside);
     }
 
     /// Hands a data message to the batcher, behind the stretch before it.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::cause;
+use super::super::intake::{Aside, Intake};
 use super::super::script::Next;
 use super::{Broken, Session};
 use crate::stage::StageError;
@@ -16,7 +17,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a server that takes nothing more has still said is read for so long, for it may say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-impl Session<'_> {
+impl<I: Intake> Session<'_, I> {
     /// Says what the script says, up to the next answer that it waits for, or to its end.
     pub(super) async fn speak(&mut self) -> Result<Option<Broken>, StageError> {
         loop {
@@ -48,6 +49,7 @@ impl Session<'_> {
         self.subscribed = Some(now);
         self.liveness.expect_data(now);
         self.status.subscribed(self.steps);
+        self.intake.aside(Aside::Subscribed);
         Ok(())
     }
 
@@ -55,6 +57,7 @@ impl Session<'_> {
         if let Some(broken) = self.send(Some(self.ping.clone())).await? {
             return Ok(Some(broken));
         }
+        self.intake.aside(Aside::PingSent);
         self.send(None).await
     }
 

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connect::connect;
-use super::super::intake::Intake;
+use super::super::intake::IntoStage;
 use super::super::liveness::{Idle, IdleAction, Ping};
 use super::super::session::{End, Session};
 use super::super::settings::Settings;
@@ -109,7 +109,7 @@ async fn only_a_minute_of_data_makes_a_connection_healthy() {
         let mut batcher = Batcher::new(&context);
         let stop = CancellationToken::new();
         let status = Status::new("feed", "", context.stats.clone());
-        let intake = Intake::new(&mut batcher, &status);
+        let intake = IntoStage::new(&mut batcher, &status);
         let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
         let speaking = async {
             socket.send(Message::Text("first".into())).await.unwrap();
@@ -136,7 +136,7 @@ async fn messages_that_wait_to_be_read_are_heard_before_silence_is_judged() {
     let mut batcher = Batcher::new(&context(&stage));
     let stop = CancellationToken::new();
     let status = Status::new("feed", "", std::sync::Arc::default());
-    let intake = Intake::new(&mut batcher, &status);
+    let intake = IntoStage::new(&mut batcher, &status);
     let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
     let speaking = async {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -11,6 +11,7 @@ mod script;
 mod settings;
 mod support;
 mod tls;
+mod trial;
 
 use std::time::Duration;
 

@@ -9,13 +9,16 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::{accept_async, accept_hdr_async};
 
 use super::super::connect::connect;
 use super::super::settings::Settings;
 use super::super::tls::{TlsFiles, client_config};
+use super::super::trial::Trial;
 use super::support::{Running, Server, settings};
+use crate::config::{Section, Variables};
 use crate::consumer::memory_stage::Durability;
 
 /// A certificate that is its own authority, and its files.
@@ -135,4 +138,45 @@ async fn a_server_without_tls_is_said_to_have_none() {
     });
     let said = refused.err().unwrap().to_string();
     assert!(said.contains("TLS failed"), "{said}");
+}
+
+#[tokio::test]
+async fn a_trial_tells_what_was_agreed_on_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::make(&folder, "server");
+    let server = Server::listen().await;
+    let acceptor = identity.acceptor(None);
+    let port = server.listener.local_addr().unwrap().port();
+    let keys = format!(
+        "uri: wss://localhost:{port}/\nsubprotocols: [v1.json, v2.json]\ntls: {{ ca_file: {} }}",
+        identity.cert_file.display()
+    );
+    let trial = Section::read_text(&keys, &Variables::default(), Trial::read)
+        .unwrap()
+        .unwrap();
+    let serving = async {
+        let (tcp, _) = server.listener.accept().await.unwrap();
+        let tls = acceptor.accept(tcp).await.unwrap();
+        #[expect(clippy::result_large_err, reason = "the library's own type")]
+        let choose = |request: &Request, mut response: Response| {
+            assert_eq!(request.headers()["sec-websocket-protocol"], "v1.json, v2.json");
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", "v2.json".parse().unwrap());
+            Ok(response)
+        };
+        accept_hdr_async(tls, choose).await.unwrap()
+    };
+    let (connected, _socket) = tokio::join!(trial.connect(), serving);
+    let handshake = connected.unwrap().handshake;
+    assert_eq!(
+        (
+            handshake.status,
+            handshake.subprotocol.as_deref(),
+            handshake.extensions
+        ),
+        (101, Some("v2.json"), None)
+    );
+    let tls = handshake.tls.unwrap();
+    assert!(tls.starts_with("TLS 1.3, TLS13_"), "{tls}");
 }
