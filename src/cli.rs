@@ -8,6 +8,7 @@ use tracing::Level;
 
 use crate::feed::FeedArgs;
 use crate::manual::{CompletionsArgs, ManArgs};
+use crate::probe::ProbeArgs;
 use crate::telemetry::LogFormat;
 
 /// Keeps WebSocket feeds in PostgreSQL, exactly once, through a durable queue on disk.
@@ -57,6 +58,8 @@ pub enum Command {
     ///
     /// The profile, which says how to reach the database, can be read by its owner only. What is there already is left as it is.
     Init(InitArgs),
+    /// Looks at a feed, and says what it sends and how to keep it.
+    Probe(ProbeArgs),
     /// Serves a WebSocket feed on this machine, for trying and testing without a network.
     Feed(FeedArgs),
     /// Runs the whole pipeline on this machine and proves that every message is a row exactly once.
@@ -72,11 +75,11 @@ pub enum Command {
 }
 
 impl Command {
-    /// From which level on the command logs by default: the demonstration prints a report of its own.
+    /// From which level on the command logs by default: the demonstration and a probe print a report of their own.
     #[must_use]
     pub fn log_level(&self) -> Level {
         match self {
-            Self::Demo(_) => Level::WARN,
+            Self::Demo(_) | Self::Probe(_) => Level::WARN,
             Self::Run(_)
             | Self::Drain(_)
             | Self::Check(_)

@@ -22,6 +22,7 @@
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
 //! | [`feed`] | a server that plays messages, for trying and testing without a network |
+//! | [`probe`] | looks at a feed, and says what it sends and how to keep it |
 //! | [`control`] | serves the stages of a running engine to tools and other processes |
 //! | [`manual`] | shell completions and man pages of both commands |
 //! | [`pipeline`] | wires runners and stages of a configuration, supervises and stops them |
@@ -38,6 +39,7 @@ pub mod feed;
 pub mod manual;
 pub mod pipeline;
 pub mod private_postgres;
+pub mod probe;
 pub mod producer;
 pub mod record;
 pub mod registry;

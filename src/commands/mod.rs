@@ -54,6 +54,7 @@ async fn dispatch(command: Command) -> Result<(), RunnerError> {
         Command::Drain(args) => drain::drain(&args, stop).await,
         Command::Check(args) => check::check(&args).await,
         Command::Init(args) => init::init(&args.config),
+        Command::Probe(args) => crate::probe::run(args, stop).await,
         Command::Feed(args) => feed::run(args, stop).await,
         Command::Demo(args) => demo::demo(&args, stop).await,
         Command::Completions(args) => print(Ok(manual::completions(&args, Cli::command()))),

@@ -16,6 +16,7 @@ mod full_database;
 mod kills;
 mod outages;
 mod owners;
+mod probe;
 mod readme;
 mod recipes;
 mod recorded_feeds;
