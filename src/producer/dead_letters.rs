@@ -63,6 +63,15 @@ pub struct Retried {
     pub stopped: bool,
 }
 
+/// The dead letters that a filter picked when somebody looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PickedLetters {
+    /// How many.
+    pub letters: u64,
+    /// The highest of their numbers.
+    pub last: i64,
+}
+
 /// The dead letters in a producer's sink.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
@@ -70,7 +79,7 @@ pub trait DeadLetters: Send + Sync {
     ///
     /// # Errors
     /// When the sink can't be asked.
-    async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError>;
+    async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<PickedLetters, RunnerError>;
 
     /// Those with a number above `after`, at most `limit`, in order of number; with their messages fewer, so that their bytes
     /// are bounded.
@@ -86,11 +95,16 @@ pub trait DeadLetters: Send + Sync {
         with_payload: bool,
     ) -> Result<Vec<Letter>, RunnerError>;
 
-    /// Gives them up; returns how many those were.
+    /// Gives up those that were picked, and none that has come since; returns how many those were.
     ///
     /// # Errors
-    /// As [`count`](Self::count); nothing is given up then, or it can't be told.
-    async fn discard(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError>;
+    /// As [`count`](Self::count), and when there are more of them now; nothing is given up then, or it can't be told.
+    async fn discard(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+        picked: PickedLetters,
+    ) -> Result<u64, RunnerError>;
 
     /// Delivers them as the configuration has it now. Those that still can't be rows stay, with the new reason. `anyway`:
     /// those too that a replay could deliver again later, which that replay is refused for then.

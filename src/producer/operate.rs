@@ -79,7 +79,7 @@ pub enum Doubles {
 }
 
 /// What a replay is going to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayPlan {
     /// The tables.
     pub tables: Vec<TablePlan>,
@@ -180,7 +180,7 @@ pub enum ReplayEnd {
 }
 
 /// What stepping over messages is going to do, or has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipping {
     /// The cursor before.
     pub from: Offset,

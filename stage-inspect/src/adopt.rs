@@ -1,9 +1,11 @@
 //! `stage-inspect adopt`: a stage takes over a cursor.
 
+use serde_json::json;
 use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::producer::Adoption;
 
 use crate::cli::{AdoptArgs, Cli};
+use crate::output::{print, print_json};
 use crate::place::{Place, close};
 use crate::producing::{choose, load};
 
@@ -31,12 +33,7 @@ pub(crate) async fn adopt(cli: &Cli, args: &AdoptArgs) -> Result<(), RunnerError
     close(path).await?;
     let done = outcome.map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
     if cli.json {
-        println!(
-            "{}",
-            serde_json::json!({ "stage": args.stage, "producer": producer.name, "done": done })
-        );
-    } else {
-        println!("{} by {}: {done}", args.stage, producer.name);
+        return print_json(&json!({ "stage": args.stage, "producer": producer.name, "done": done }));
     }
-    Ok(())
+    print(format_args!("{} by {}: {done}\n", args.stage, producer.name))
 }

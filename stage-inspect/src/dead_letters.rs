@@ -3,7 +3,6 @@
 
 mod shown;
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -15,6 +14,7 @@ use socket_el::telemetry::{self, LogFormat};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Cli;
+use crate::confirm::confirm;
 use crate::export::destination::Target;
 use crate::output::{print, print_json};
 use crate::producing::{keeper, load};
@@ -186,8 +186,8 @@ async fn retry(
             () = stopping.asked() => stop.cancel(),
         }
     };
-    if cli.json {
-        print_json(&json!({ "producer": producer, "retried": retried }))?;
+    let printed = if cli.json {
+        print_json(&json!({ "producer": producer, "retried": retried }))
     } else {
         print(format_args!(
             "{} dead letters became {} rows; {} still can't be rows{}\n",
@@ -198,15 +198,15 @@ async fn retry(
                 0 => String::new(),
                 busy => format!("; somebody else is at {}", human_count(busy)),
             }
-        ))?;
-    }
+        ))
+    };
     if retried.stopped {
         return Err(RunnerError::new(
             ExitReason::Failed,
             "stopped before all were tried; the others stand as they were. Retry again",
         ));
     }
-    Ok(())
+    printed
 }
 
 async fn discard(
@@ -216,15 +216,14 @@ async fn discard(
     filter: &LetterFilter,
     yes: bool,
 ) -> Result<(), RunnerError> {
-    let count = letters.count(producer, filter).await?;
-    if count > 0 && !yes {
-        agree(count, producer)?;
+    let picked = letters.count(producer, filter).await?;
+    if picked.letters > 0 && !yes {
+        let count = human_count(picked.letters);
+        confirm(&format!(
+            "drop {count} dead letters of {producer} with their messages"
+        ))?;
     }
-    let gone = if count > 0 {
-        letters.discard(producer, filter).await?
-    } else {
-        0
-    };
+    let gone = letters.discard(producer, filter, picked).await?;
     if cli.json {
         return print_json(&json!({ "producer": producer, "dropped": gone }));
     }
@@ -232,26 +231,4 @@ async fn discard(
         "dropped {} dead letters of {producer}\n",
         human_count(gone)
     ))
-}
-
-/// Asks on a terminal, and refuses elsewhere.
-fn agree(count: u64, producer: &str) -> Result<(), RunnerError> {
-    let usage = |message: String| RunnerError::new(ExitReason::Configuration, message);
-    let shown = format!(
-        "{} dead letters of {producer} with their messages",
-        human_count(count)
-    );
-    if !stdin().is_terminal() {
-        return Err(usage(format!(
-            "this would drop {shown}. Nothing was changed; say --yes to do it"
-        )));
-    }
-    eprint!("This drops {shown}.\nIt can't be undone. Go on? [y/N] ");
-    let mut answer = String::new();
-    let asked = stderr().flush().and_then(|()| stdin().read_line(&mut answer));
-    asked.map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(usage("nothing was changed".to_owned()))
 }

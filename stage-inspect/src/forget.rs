@@ -1,8 +1,6 @@
 //! `stage-inspect forget`: gives up what a stage or a producer that has left the configuration still holds, so that it no longer
 //! keeps generations from being dropped. Nothing is given up that was not shown and agreed to.
 
-use std::io::{IsTerminal, Write as _, stderr, stdin};
-
 use clap::Args;
 use serde::Serialize;
 use socket_el::config::{ConfiguredStage, Variables, load_stages, nearest};
@@ -13,6 +11,7 @@ use socket_el::stage::path::GenerationSummary;
 
 use crate::chosen::{Chosen, choose};
 use crate::cli::{Cli, Location};
+use crate::confirm::confirm;
 use crate::facts::{ProducerFacts, StageFacts};
 use crate::output::{print, print_json};
 use crate::place::stage_failed;
@@ -59,7 +58,7 @@ pub(crate) async fn forget(cli: &Cli, args: &ForgetArgs) -> Result<(), RunnerErr
     let facts = StageFacts::from(chosen.summary.clone());
     let forgotten = look(args, &facts, &chosen.generations)?;
     if !args.yes {
-        agree(&forgotten)?;
+        confirm(&format!("forget {}", describe(&forgotten)))?;
     }
     carry_out(&chosen, args).await?;
     chosen.close().await?;
@@ -159,25 +158,6 @@ fn bytes_from(facts: &StageFacts, from: Offset, generations: &[GenerationSummary
         u64::try_from(bytes).ok()
     };
     generations.iter().filter_map(share).sum()
-}
-
-/// Asks on a terminal, and refuses elsewhere.
-fn agree(forgotten: &Forgotten<'_>) -> Result<(), RunnerError> {
-    let shown = describe(forgotten);
-    if !stdin().is_terminal() {
-        return Err(usage(format!(
-            "this would forget {shown}. Nothing was changed; say --yes to do it"
-        )));
-    }
-    eprint!("This forgets {shown}.\nIt can't be undone. Go on? [y/N] ");
-    let mut answer = String::new();
-    let asked = stderr().flush().and_then(|()| stdin().read_line(&mut answer));
-    asked.map_err(|error| RunnerError::new(ExitReason::Failed, error))?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        Ok(())
-    } else {
-        Err(RunnerError::new(ExitReason::Failed, "nothing was changed"))
-    }
 }
 
 fn describe(forgotten: &Forgotten<'_>) -> String {

@@ -1,10 +1,14 @@
 //! The command `stage-inspect`: looks into the durable stages of socket-el. A thin layer over the library: what a stage
 //! holds is found out there, and shown here.
 
+// What is printed goes through `output`: `println!` panics when nobody reads it any more.
+#![deny(clippy::print_stdout)]
+
 mod adopt;
 mod batches;
 mod chosen;
 mod cli;
+mod confirm;
 mod counts;
 mod dead_letters;
 mod export;

@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::json;
-use socket_el::exit::{ExitReason, RunnerError};
-use socket_el::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope};
+use socket_el::exit::{ExitReason, RunnerError, chain};
+use socket_el::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, TablePlan};
 use socket_el::record::{Offset, Timestamp};
 use socket_el::stats::ProducerStats;
 use socket_el::telemetry::{self, LogFormat};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Cli;
+use crate::output::{print, print_json};
 use crate::producing::with_stage;
 use crate::range::first_since;
 use crate::stopping::Stopping;
 use crate::table::human_count;
-use crate::time::{parse_since, utc};
+use crate::time::{Time, parse_since, utc};
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -95,13 +97,9 @@ pub(crate) async fn replay(cli: &Cli, args: &ReplayArgs) -> Result<(), RunnerErr
             eprint!("{}", describe(&plan, scope, args.from));
         }
         if args.dry_run {
-            if cli.json {
-                println!(
-                    "{}",
-                    json!({ "stage": args.stage, "producer": scope.producer, "plan": plan })
-                );
-            }
-            return Ok(());
+            let planned =
+                json!({ "stage": args.stage, "producer": scope.producer, "plan": PlanFacts::from(&plan) });
+            return if cli.json { print_json(&planned) } else { Ok(()) };
         }
         deliver(cli, &plan, operations, scope, stopping).await
     })
@@ -217,31 +215,60 @@ async fn deliver(
     };
     bar.finish_and_clear();
     let (delivered, rows, dead_letters) = (stats.delivered.get(), stats.rows.get(), stats.dead_letters.get());
-    let ended = ended?;
-    if cli.json {
+    let (stage, producer) = (scope.stage.name(), &scope.producer);
+    let resume = format!("go on with `stage-inspect replay {stage} --producer {producer} --resume`");
+    let ended = ended.map_err(|error| {
+        let message = format!("{}. What is delivered stays; {resume}", chain(&error));
+        RunnerError::new(error.reason(), message)
+    })?;
+    let printed = if cli.json {
         let (done, next) = match ended {
             ReplayEnd::Done => (true, plan.to),
             ReplayEnd::Stopped(next) => (false, next),
         };
-        println!(
-            "{}",
-            json!({ "stage": scope.stage.name(), "producer": scope.producer, "plan": plan, "done": done, "next": next,
-                "delivered": delivered, "rows": rows, "dead_letters": dead_letters })
-        );
+        print_json(
+            &json!({ "stage": stage, "producer": producer, "plan": PlanFacts::from(plan), "done": done, "next": next,
+                "delivered": delivered, "rows": rows, "dead_letters": dead_letters }),
+        )
     } else {
-        println!("delivered {delivered} messages: {rows} rows, {dead_letters} dead letters");
-    }
+        print(format_args!(
+            "delivered {delivered} messages: {rows} rows, {dead_letters} dead letters\n"
+        ))
+    };
     match ended {
-        ReplayEnd::Done => Ok(()),
+        ReplayEnd::Done => printed,
         ReplayEnd::Stopped(next) => Err(RunnerError::new(
             ExitReason::Failed,
-            format!(
-                "stopped at offset {next} of {}; go on with `stage-inspect replay {} --producer {} --resume`",
-                plan.to,
-                scope.stage.name(),
-                scope.producer
-            ),
+            format!("stopped at offset {next} of {}; {resume}", plan.to),
         )),
+    }
+}
+
+/// What a replay is going to do, as JSON.
+#[derive(Serialize)]
+struct PlanFacts<'a> {
+    tables: &'a [TablePlan],
+    from: Offset,
+    next: Offset,
+    to: Offset,
+    messages: u64,
+    received_first: Option<Time>,
+    received_last: Option<Time>,
+    dead_letters: u64,
+}
+
+impl<'a> From<&'a ReplayPlan> for PlanFacts<'a> {
+    fn from(plan: &'a ReplayPlan) -> Self {
+        Self {
+            tables: &plan.tables,
+            from: plan.from,
+            next: plan.next,
+            to: plan.to,
+            messages: plan.messages,
+            received_first: plan.received_first.map(Time),
+            received_last: plan.received_last.map(Time),
+            dead_letters: plan.dead_letters,
+        }
     }
 }
 
@@ -254,14 +281,11 @@ async fn abandon(cli: &Cli, operations: &dyn Operations, scope: &Scope) -> Resul
         ));
     };
     if cli.json {
-        println!(
-            "{}",
-            json!({ "stage": stage, "producer": producer, "abandoned_at": next })
-        );
-    } else {
-        println!("{stage} by {producer}: the replay is ended at offset {next}; what it delivered stays");
+        return print_json(&json!({ "stage": stage, "producer": producer, "abandoned_at": next }));
     }
-    Ok(())
+    print(format_args!(
+        "{stage} by {producer}: the replay is ended at offset {next}; what it delivered stays\n"
+    ))
 }
 
 fn bar_over(messages: u64) -> ProgressBar {

@@ -1,18 +1,19 @@
 //! `stage-inspect skip`: steps over messages that block a producer.
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
-use socket_el::exit::{ExitReason, RunnerError};
+use serde::Serialize;
+use socket_el::exit::RunnerError;
 use socket_el::producer::operate::Skipping;
 use socket_el::record::{Offset, Timestamp};
 
 use crate::cli::Cli;
+use crate::confirm::confirm;
+use crate::output::{print, print_json};
 use crate::producing::with_stage;
 use crate::table::human_count;
-use crate::time::utc;
+use crate::time::{Time, utc};
 
 /// Arguments of `skip`.
 #[derive(Debug, Args)]
@@ -47,48 +48,52 @@ pub(crate) async fn skip(cli: &Cli, args: &SkipArgs) -> Result<(), RunnerError> 
     with_stage(cli, profiles, &args.stage, producer, async |operations, scope| {
         let plan = operations.plan_skip(scope, to).await?;
         if !args.yes {
-            agree(&plan, &args.stage, &scope.producer)?;
+            confirm(&describe(&plan, &args.stage, &scope.producer))?;
         }
         let done = operations.skip(scope, to).await?;
         if cli.json {
-            println!(
-                "{}",
-                json!({ "stage": args.stage, "producer": scope.producer, "skipped": done })
-            );
-        } else {
-            println!(
-                "{} by {}: {} messages became dead letters; delivery goes on at offset {}",
-                args.stage,
-                scope.producer,
-                human_count(done.messages),
-                done.to
-            );
+            return print_json(&Skipped {
+                stage: &args.stage,
+                producer: &scope.producer,
+                from: done.from,
+                to: done.to,
+                messages: done.messages,
+                received_first: done.received_first.map(Time),
+                received_last: done.received_last.map(Time),
+            });
         }
-        Ok(())
+        print(format_args!(
+            "{} by {}: {} messages became dead letters; delivery goes on at offset {}\n",
+            args.stage,
+            scope.producer,
+            human_count(done.messages),
+            done.to
+        ))
     })
     .await
 }
 
-/// Shows what would be skipped, and asks.
-fn agree(plan: &Skipping, stage: &str, producer: &str) -> Result<(), RunnerError> {
+/// What would be skipped.
+fn describe(plan: &Skipping, stage: &str, producer: &str) -> String {
     let time = |time: Option<Timestamp>| time.map_or("an unknown time".to_owned(), utc);
-    eprintln!(
-        "{stage} by {producer}: offsets {}..{}, {} messages from {} to {} become dead letters and not rows",
+    format!(
+        "make dead letters, and no rows, of offsets {}..{} of {stage} by {producer}: {} messages from {} to {}",
         plan.from,
         plan.to,
         human_count(plan.messages),
         time(plan.received_first),
         time(plan.received_last)
-    );
-    let refused = |message: &str| Err(RunnerError::new(ExitReason::Configuration, message));
-    if !stdin().is_terminal() || !stderr().is_terminal() {
-        return refused("nothing was skipped: say --yes to do it without being asked");
-    }
-    eprint!("Skip them? [y/N] ");
-    let mut answer = String::new();
-    let _ = stderr().flush();
-    match stdin().read_line(&mut answer) {
-        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
-        Ok(_) | Err(_) => refused("nothing was skipped"),
-    }
+    )
+}
+
+/// What was skipped, as JSON.
+#[derive(Serialize)]
+struct Skipped<'a> {
+    stage: &'a str,
+    producer: &'a str,
+    from: Offset,
+    to: Offset,
+    messages: u64,
+    received_first: Option<Time>,
+    received_last: Option<Time>,
 }

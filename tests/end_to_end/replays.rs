@@ -1,6 +1,7 @@
 //! After an outage of the sink: rows that were lost there come back from what the stage retains, each once, whether the engine
 //! runs or not.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -123,6 +124,38 @@ async fn a_replay_is_planned_beside_an_engine_whose_cursor_moves_while_one_asks(
         stage.source.release(STEP);
         let asked = ["replay", "websocket_1", "--all", "--into", "again", "--dry-run"];
         stage.inspect(&asked, 0).await;
+    }
+}
+
+/// Who pipes a command into one that ends at once is no reason to panic, nor to call what was stopped done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_output_nobody_reads_ends_as_its_work_did() {
+    let mut stage = Delivered::start("").await;
+    stage.stops().await;
+    let tool = stage.workspace.tool();
+    let piped = "set -o pipefail; \"$0\" \"$@\" | true";
+    for (arguments, code) in [
+        (&["replay", "websocket_1", "--all", "--into", "again"][..], 0),
+        (
+            &[
+                "replay",
+                "websocket_1",
+                "--all",
+                "--into",
+                "third",
+                "--dry-run",
+                "--json",
+            ],
+            0,
+        ),
+        (&["adopt", "websocket_1"], 1),
+        (&["dead-letters", "drop"], 0),
+        (&["skip", "websocket_1", "--to", "1"], 1),
+    ] {
+        let arguments = [&["-c", piped, tool.to_str().unwrap()], arguments, &PROFILES].concat();
+        let mut command = stage.workspace.spawn(Path::new("/bin/bash"), &arguments, &[]);
+        command.ends_with(code).await;
+        assert!(!command.stderr().contains("panicked"), "{}", command.last_words());
     }
 }
 

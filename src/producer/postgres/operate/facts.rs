@@ -40,14 +40,19 @@ pub(super) struct ReplayRow {
     pub(super) remembered: Remembered,
 }
 
-/// A session on the producer's database, with our own tables made.
-pub(super) async fn connect(target: &Target) -> Result<Session, OperateError> {
-    let session = Session::open(target)
+/// A session on the producer's database.
+pub(super) async fn connect_only(target: &Target) -> Result<Session, OperateError> {
+    Session::open(target)
         .await
         .map_err(|error| OperateError::Connect {
             target: target.to_string(),
             reason: error.to_string(),
-        })?;
+        })
+}
+
+/// A session on the producer's database, with our own tables made.
+pub(super) async fn connect(target: &Target) -> Result<Session, OperateError> {
+    let session = connect_only(target).await?;
     OwnTables::new(target.schema())
         .make(&session.client, target.schema())
         .await?;

@@ -9,9 +9,10 @@ use super::super::Target;
 use super::super::cursor::{OwnTables, from_sql, to_sql};
 use super::super::dead_letter::SKIPPED;
 use super::super::outcomes;
+use super::super::session::Session;
 use super::error::OperateError;
 use super::facts;
-use crate::producer::dead_letters::{Letter, LetterFilter};
+use crate::producer::dead_letters::{Letter, LetterFilter, PickedLetters};
 use crate::record::Timestamp;
 
 /// Bytes of messages that are fetched at once; the first one is fetched whatever its size.
@@ -65,17 +66,38 @@ pub(super) async fn count(
     target: &Target,
     producer: &str,
     filter: &LetterFilter,
-) -> Result<u64, OperateError> {
-    let session = facts::connect(target).await?;
+) -> Result<PickedLetters, OperateError> {
+    let Some(session) = connect_to_look(target).await? else {
+        return Ok(PickedLetters::default());
+    };
     let tables = OwnTables::new(target.schema());
-    let sql = format!("SELECT count(*) FROM {} WHERE {CONDITIONS}", tables.dead_letter());
+    let sql = format!(
+        "SELECT count(*), coalesce(max(id), 0) FROM {} WHERE {CONDITIONS}",
+        tables.dead_letter()
+    );
     let picked = Picked::new(producer, filter);
-    let count: i64 = session
+    let row = session.client.query_one(&sql, &picked.parameters()).await?;
+    Ok(PickedLetters {
+        letters: u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0),
+        last: row.try_get(1)?,
+    })
+}
+
+/// A session to look at the letters; `None` where no table for them was made yet, for looking makes none.
+async fn connect_to_look(target: &Target) -> Result<Option<Session>, OperateError> {
+    let session = facts::connect_only(target).await?;
+    let tables = OwnTables::new(target.schema());
+    let is_there: bool = session
         .client
-        .query_one(&sql, &picked.parameters())
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&tables.dead_letter()])
         .await?
         .try_get(0)?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    if !is_there {
+        return Ok(None);
+    }
+    // One of an older version gets the columns that it lacks.
+    tables.make(&session.client, target.schema()).await?;
+    Ok(Some(session))
 }
 
 /// A page of the letters that a filter picks.
@@ -87,7 +109,9 @@ pub(super) async fn page(
     limit: u32,
     with_payload: bool,
 ) -> Result<Vec<Letter>, OperateError> {
-    let session = facts::connect(target).await?;
+    let Some(session) = connect_to_look(target).await? else {
+        return Ok(Vec::new());
+    };
     let (payload, bytes) = if with_payload {
         ("payload", PAGE_BYTES)
     } else {
@@ -174,12 +198,16 @@ pub(super) fn as_skipped_sql() -> String {
     format!("(l.reason = '{SKIPPED}' AND l.sqlstate IS NULL)")
 }
 
-/// Removes the letters that a filter picks; they count as skipped from then on.
+/// Removes the letters that a filter picked, unless there are more of them now than were seen; they count as skipped from then on.
 pub(super) async fn discard(
     target: &Target,
     producer: &str,
     filter: &LetterFilter,
+    seen: PickedLetters,
 ) -> Result<u64, OperateError> {
+    if seen.letters == 0 {
+        return Ok(0);
+    }
     let session = facts::connect(target).await?;
     let tables = OwnTables::new(target.schema());
     // Rows before letters, as whoever retries them locks them.
@@ -188,7 +216,7 @@ pub(super) async fn discard(
         tables.cursor()
     );
     let sql = format!(
-        "WITH gone AS (DELETE FROM {} l WHERE {CONDITIONS} RETURNING stage, {} AND NOT {} AS recounted), \
+        "WITH gone AS (DELETE FROM {} l WHERE {CONDITIONS} AND id <= $8 RETURNING stage, {} AND NOT {} AS recounted), \
          counts AS (SELECT stage, count(*) AS n FROM gone WHERE recounted GROUP BY stage), \
          moved AS (UPDATE {} c SET dead_letters = c.dead_letters - n, skipped = c.skipped + n FROM counts \
                    WHERE c.stage = counts.stage AND c.producer = $1) \
@@ -201,11 +229,20 @@ pub(super) async fn discard(
     session.client.batch_execute(&facts::begin_sql()).await?;
     session.client.query(&lock, &[&producer]).await?;
     let picked = Picked::new(producer, filter);
+    let [a, b, c, d, e, f, g] = picked.parameters();
     let gone: i64 = session
         .client
-        .query_one(&sql, &picked.parameters())
+        .query_one(&sql, &[a, b, c, d, e, f, g, &seen.last])
         .await?
         .try_get(0)?;
+    let gone = u64::try_from(gone).unwrap_or(0);
+    // Numbers are given before transactions are committed: one that was under way may have been passed by.
+    if gone > seen.letters {
+        return Err(OperateError::Refused(format!(
+            "there are {gone} of these dead letters by now, and there were {} a moment ago. Nothing was dropped; look again",
+            seen.letters
+        )));
+    }
     session.client.batch_execute("COMMIT").await?;
-    Ok(u64::try_from(gone).unwrap_or(0))
+    Ok(gone)
 }

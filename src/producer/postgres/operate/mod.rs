@@ -39,7 +39,7 @@ use super::cursor::CursorKey;
 use super::table::Router;
 use super::{PostgresOptions, PostgresProducer};
 use crate::exit::RunnerError;
-use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, Retried};
+use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, PickedLetters, Retried};
 use crate::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, Skipping};
 use crate::record::Offset;
 use crate::stage::path::replay_cursor;
@@ -128,7 +128,7 @@ impl Operations for PostgresProducer {
 
 #[async_trait]
 impl DeadLetters for PostgresProducer {
-    async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError> {
+    async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<PickedLetters, RunnerError> {
         Ok(letters::count(&self.target, producer, filter).await?)
     }
 
@@ -143,8 +143,13 @@ impl DeadLetters for PostgresProducer {
         Ok(letters::page(&self.target, producer, filter, after, limit, with_payload).await?)
     }
 
-    async fn discard(&self, producer: &str, filter: &LetterFilter) -> Result<u64, RunnerError> {
-        Ok(letters::discard(&self.target, producer, filter).await?)
+    async fn discard(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+        picked: PickedLetters,
+    ) -> Result<u64, RunnerError> {
+        Ok(letters::discard(&self.target, producer, filter, picked).await?)
     }
 
     async fn retry(

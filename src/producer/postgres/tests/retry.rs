@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::operator::{Operator, everything_from};
 use super::support::{Database, MemoryStage, PRODUCER, Proxy, drain};
 use crate::exit::RunnerError;
-use crate::producer::dead_letters::{DeadLetters as _, LetterFilter, Retried};
+use crate::producer::dead_letters::{DeadLetters as _, LetterFilter, PickedLetters, Retried};
 use crate::producer::operate::Operations as _;
 use crate::record::Offset;
 
@@ -216,8 +216,10 @@ async fn letters_are_picked_paged_and_given_up_by_their_filter() {
         ..LetterFilter::default()
     };
     let letters = operator.producer.as_ref();
-    assert_eq!(letters.count(PRODUCER, &filter).await.unwrap(), 250);
-    assert_eq!(letters.count("another", &filter).await.unwrap(), 0);
+    let picked = letters.count(PRODUCER, &filter).await.unwrap();
+    assert_eq!(picked.letters, 250);
+    let none = PickedLetters::default();
+    assert_eq!(letters.count("another", &filter).await.unwrap(), none);
     let page = letters.page(PRODUCER, &filter, 0, 10, true).await.unwrap();
     assert_eq!((page.len(), page[0].offset), (10, Offset::new(150)));
     assert_eq!(page[0].payload.as_deref(), Some(&b"{\"n\": 150}"[..]));
@@ -229,6 +231,54 @@ async fn letters_are_picked_paged_and_given_up_by_their_filter() {
         (next.len(), next[0].offset, next[0].payload.is_none()),
         (240, Offset::new(160), true)
     );
-    assert_eq!(letters.discard(PRODUCER, &filter).await.unwrap(), 250);
+    assert_eq!(letters.discard(PRODUCER, &filter, none).await.unwrap(), 0);
+    assert_eq!(letters.discard(PRODUCER, &filter, picked).await.unwrap(), 250);
     assert_eq!(letters_left(&database).await, "50");
+}
+
+/// Between the question and the answer an engine may write more of them, also with numbers that it was given before.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_letter_is_given_up_that_was_not_counted() {
+    let database = Database::shared().await;
+    let stage = refused_from(&database, 100, 110).await;
+    let operator = Operator::new(database.target(), &stage);
+    let (letters, filter) = (operator.producer.as_ref(), LetterFilter::default());
+    let add = |id: &str| {
+        let sql = format!(
+            "INSERT INTO _socket_el_dead_letter (id, stage_path_id, stage, producer, message_offset, received_at, reason, payload) \
+             OVERRIDING SYSTEM VALUE SELECT {id}, stage_path_id, stage, producer, 1000, received_at, reason, payload \
+             FROM _socket_el_dead_letter LIMIT 1"
+        );
+        let database = &database;
+        async move { database.sql(&sql).await }
+    };
+    let picked = letters.count(PRODUCER, &filter).await.unwrap();
+    assert_eq!(picked.letters, 10);
+    add("0").await;
+    let refused = letters.discard(PRODUCER, &filter, picked).await.unwrap_err();
+    assert!(refused.to_string().contains("there are 11"), "{refused}");
+    assert_eq!(letters_left(&database).await, "11");
+
+    let picked = letters.count(PRODUCER, &filter).await.unwrap();
+    add("1000000").await;
+    assert_eq!(letters.discard(PRODUCER, &filter, picked).await.unwrap(), 11);
+    assert_eq!(letters_left(&database).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_look_for_letters_makes_no_table() {
+    let database = Database::shared().await;
+    let operator = Operator::new(database.target(), &MemoryStage::new("trades"));
+    let (letters, filter) = (operator.producer.as_ref(), LetterFilter::default());
+    let picked = letters.count(PRODUCER, &filter).await.unwrap();
+    assert_eq!(picked, PickedLetters::default());
+    assert!(
+        letters
+            .page(PRODUCER, &filter, 0, 10, true)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let made = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    assert_eq!(database.sql(made).await, ["0"]);
 }
