@@ -155,7 +155,10 @@ async fn run(config: &Path, stop: CancellationToken) -> Result<(), RunnerError> 
     registry.add_consumer(CounterVariety).add_producer(LinesVariety);
     let loaded = Config::load(config, &registry, &LoadOptions::default())
         .map_err(|error| RunnerError::new(ExitReason::Configuration, error))?;
-    Pipeline::open(loaded.config, Scope::All).await?.run(stop).await
+    match Pipeline::open_unless(loaded.config, Scope::All, &stop).await? {
+        Some(pipeline) => pipeline.run(stop).await,
+        None => Ok(()),
+    }
 }
 
 #[tokio::main]

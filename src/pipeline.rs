@@ -65,11 +65,24 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Opens the stage paths that the runners in `scope` own: those of which it runs a consumer, and all when it drains. Other
-    /// paths belong to other processes; they are asked when it runs.
+    /// paths belong to other processes; they are asked when it runs. A tool that holds the files of a path is waited for.
     ///
     /// # Errors
-    /// When a name of `scope` is unknown, or a stage path does not open.
+    /// When a name of `scope` is unknown, a stage path does not open, or one can't be served that another process needs.
     pub async fn open(config: Config, scope: Scope) -> Result<Self, RunnerError> {
+        let opened = Self::open_unless(config, scope, &CancellationToken::new()).await?;
+        opened.ok_or_else(|| RunnerError::new(ExitReason::Failed, "opening was stopped"))
+    }
+
+    /// As [`open`](Self::open); `None` when `stop` was cancelled while a tool was waited for.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub async fn open_unless(
+        config: Config,
+        scope: Scope,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, RunnerError> {
         let selection = Selection::of(&config, &scope)?;
         let drains = scope == Scope::Drain;
         let is_owned = |stage: &str| selection.runs(stage) || (drains && selection.delivers(&config, stage));
@@ -86,7 +99,10 @@ impl Pipeline {
                 .filter(|name| selection.runs(name)),
         );
         let runners = Arc::new(Runners::new(stats));
-        let paths = OpenPaths::open(&config, is_owned, &runners.source()).await?;
+        let runs = |name: &str| selection.runs(name);
+        let Some(paths) = OpenPaths::open(&config, is_owned, runs, &runners.source(), stop).await? else {
+            return Ok(None);
+        };
         let elsewhere = config
             .consumers
             .iter()
@@ -95,7 +111,7 @@ impl Pipeline {
             .collect();
         let consumers = config.consumers.into_iter();
         let producers = config.producers.into_iter();
-        Ok(Self {
+        Ok(Some(Self {
             paths,
             consumers: consumers.filter(|runner| selection.runs(&runner.name)).collect(),
             producers: producers.filter(|runner| selection.runs(&runner.name)).collect(),
@@ -106,7 +122,7 @@ impl Pipeline {
             },
             runners,
             elsewhere,
-        })
+        }))
     }
 
     /// The counters, to be read while it runs.

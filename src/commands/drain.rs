@@ -27,8 +27,14 @@ pub(super) async fn drain(args: &DrainArgs, stop: CancellationToken) -> Result<(
         if let Some(engines) = RunningEngines::of(&config).await? {
             return watch(args, &engines, stop).await;
         }
-        match Pipeline::open(config, Scope::Drain).await {
-            Ok(pipeline) => break pipeline,
+        match Pipeline::open_unless(config, Scope::Drain, &stop).await {
+            Ok(Some(pipeline)) => break pipeline,
+            Ok(None) => {
+                return Err(RunnerError::new(
+                    ExitReason::Failed,
+                    "stopped before the stages were open; run `socket-el drain` again",
+                ));
+            }
             // An engine that is just being started answers soon.
             Err(error) if error.reason() == ExitReason::StageInUse && began.elapsed() < ENGINE_PATIENCE => {
                 tokio::select! {

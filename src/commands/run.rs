@@ -15,9 +15,10 @@ pub(super) async fn run(args: &RunArgs, stop: CancellationToken) -> Result<(), R
     } else {
         Scope::Only(args.only.clone())
     };
-    let pipeline = Pipeline::open(config, scope).await?;
-    info!(version = env!("CARGO_PKG_VERSION"), "running");
-    pipeline.run(stop).await?;
+    if let Some(pipeline) = Pipeline::open_unless(config, scope, &stop).await? {
+        info!(version = env!("CARGO_PKG_VERSION"), "running");
+        pipeline.run(stop).await?;
+    }
     info!("stopped");
     Ok(())
 }

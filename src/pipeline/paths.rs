@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{FutureExt, select_all};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{self, Config, StageConfig};
@@ -41,21 +42,66 @@ struct OpenPath {
 impl OpenPaths {
     /// Opens every path that holds a stage for which `is_owned` says yes, with all the stages and producers that the
     /// configuration has for it: what does not run now still pins what it has not delivered. Each is served to others
-    /// from then on.
+    /// from then on. `None` when `stop` was cancelled while a tool was waited for.
     pub(super) async fn open(
         config: &Config,
         is_owned: impl Fn(&str) -> bool,
+        runs: impl Fn(&str) -> bool,
         status: &StatusSource,
-    ) -> Result<Self, RunnerError> {
-        let mut paths = Vec::new();
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, RunnerError> {
+        let mut open = Self { paths: Vec::new() };
         for (options, roles) in wanted_paths(config).into_values() {
-            if roles.iter().any(|role| is_owned(&role.name)) {
-                let path = Arc::new(open_one(options, roles).await?);
-                let control = serve(&path, status);
-                paths.push(OpenPath { path, control });
+            if !roles.iter().any(|role| is_owned(&role.name)) {
+                continue;
+            }
+            let mut producers = roles.iter().flat_map(|role| &role.producers);
+            let elsewhere = producers.find(|producer| !runs(producer)).cloned();
+            let outcome = match open_one(options, roles, stop).await {
+                Ok(Some(path)) => open.add(path, status, elsewhere.as_deref()),
+                Ok(None) => {
+                    open.close(&mut None).await;
+                    return Ok(None);
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                open.close(&mut None).await;
+                return Err(error);
             }
         }
-        Ok(Self { paths })
+        Ok(Some(open))
+    }
+
+    /// Serves a path to others. Who can't is told: without it everything of this process goes on, for not every file system has
+    /// sockets, but a producer that is to run in another one could only wait for ever.
+    fn add(
+        &mut self,
+        path: LocalPath,
+        status: &StatusSource,
+        elsewhere: Option<&str>,
+    ) -> Result<(), RunnerError> {
+        let path = Arc::new(path);
+        let served = Control::start(Arc::clone(&path), Arc::clone(status));
+        let error = served.as_ref().err().map(|error| chain(error));
+        self.paths.push(OpenPath {
+            path,
+            control: served.ok(),
+        });
+        match (error, elsewhere) {
+            (None, _) => Ok(()),
+            (Some(error), None) => {
+                warn!("tools and other processes can't ask this engine: {error}");
+                Ok(())
+            }
+            (Some(error), Some(producer)) => Err(RunnerError::new(
+                ExitReason::Failed,
+                format!(
+                    "{error}. The producer {producer} does not run in this process, and another one could not reach the stages: run \
+                     all in one process (without --only), or have the stage's path on a file system that has sockets"
+                ),
+            )),
+        }
     }
 
     /// The open stages by name.
@@ -91,20 +137,6 @@ impl OpenPaths {
             if let Err(error) = StagePath::close(&*path).await {
                 failure.get_or_insert(RunnerError::new(error.exit_reason(), error));
             }
-        }
-    }
-}
-
-/// Serves a path to others. Without it everything else goes on: not every file system has sockets.
-fn serve(path: &Arc<LocalPath>, status: &StatusSource) -> Option<Control> {
-    match Control::start(Arc::clone(path), Arc::clone(status)) {
-        Ok(control) => Some(control),
-        Err(error) => {
-            warn!(
-                "tools and other processes can't ask this engine: {}",
-                chain(&error)
-            );
-            None
         }
     }
 }
@@ -190,14 +222,18 @@ fn wanted_paths(config: &Config) -> BTreeMap<PathBuf, (LocalOptions, Vec<StageRo
     paths
 }
 
-/// Opens a path. A tool that holds its files is waited for, another engine is not.
-async fn open_one(options: LocalOptions, roles: Vec<StageRole>) -> Result<LocalPath, RunnerError> {
+/// Opens a path. A tool that holds its files is waited for, another engine is not. `None` when `stop` was cancelled meanwhile.
+async fn open_one(
+    options: LocalOptions,
+    roles: Vec<StageRole>,
+    stop: &CancellationToken,
+) -> Result<Option<LocalPath>, RunnerError> {
     let began = Instant::now();
     let mut told = false;
     loop {
         let (options, roles) = (options.clone(), roles.clone());
         let error = match spawn_blocking(move || LocalPath::open(options, &roles)).await {
-            Ok(Ok(path)) => return Ok(path),
+            Ok(Ok(path)) => return Ok(Some(path)),
             Ok(Err(error)) => error,
             Err(error) => return Err(RunnerError::new(ExitReason::Failed, error)),
         };
@@ -215,7 +251,10 @@ async fn open_one(options: LocalOptions, roles: Vec<StageRole>) -> Result<LocalP
         if patience == TOOL_PATIENCE && !std::mem::replace(&mut told, true) {
             info!("waiting up to {} s: {error}", TOOL_PATIENCE.as_secs());
         }
-        sleep(TRY_INTERVAL).await;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = sleep(TRY_INTERVAL) => {}
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Receiving and delivering in two processes: the one that delivers reads the stages through the socket of the other.
 
-use socket_el::stage::local::LocalPath;
+use std::os::unix::fs::PermissionsExt as _;
+
+use socket_el::stage::local::{LocalOptions, LocalPath};
 
 use crate::kills::{kills, random_life};
 use crate::support::checker::{Tally, missing_stretches, tally_by_offset};
@@ -215,6 +217,49 @@ async fn an_engine_waits_for_a_tool_that_has_the_files_open() {
     source.release(MESSAGES);
     delivers(&mut engine, &database, 2 * MESSAGES).await;
     engine.stops_cleanly().await;
+}
+
+/// A directory stands where the socket is made first, as sockets can't be made on some file systems.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_without_its_socket_runs_alone_but_not_where_another_process_needs_it() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    std::fs::create_dir_all(workspace.path().join("tmp")).unwrap();
+    std::fs::set_permissions(
+        workspace.path().join("tmp"),
+        std::fs::Permissions::from_mode(0o700),
+    )
+    .unwrap();
+    drop(LocalPath::open(LocalOptions::new(&workspace.path().join("tmp")), &[]).unwrap());
+    std::fs::create_dir(workspace.path().join("tmp/control.sock")).unwrap();
+
+    let mut alone = receiver(&workspace);
+    alone.ends_with(1).await;
+    let told = alone.stderr();
+    assert!(told.contains("control.sock") && told.contains("--only"), "{told}");
+    source.release(MESSAGES);
+    let mut engine = workspace.run();
+    delivers(&mut engine, &database, MESSAGES).await;
+    engine.until_logged("can't ask this engine").await;
+    engine.stops_cleanly().await;
+}
+
+/// The tool keeps the files for as long as the test likes: what ends the engine is the signal.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_still_waits_for_a_tool_stops_at_the_first_signal() {
+    let database = Database::shared().await;
+    let (workspace, _source) = workspace(&database).await;
+    drop(LocalPath::open(LocalOptions::new(&workspace.path().join("tmp")), &[]).unwrap());
+    let tool = LocalPath::inspect(&workspace.path().join("tmp"), &[]).unwrap();
+    // Whoever drains wants to know that it was not done.
+    for (command, code) in [("run", 0), ("drain", 1)] {
+        let arguments = [command, "-c", "config.yml", "--profiles", "profile.yml"];
+        let mut engine = workspace.start(&arguments);
+        engine.until_logged("in use by a tool").await;
+        engine.terminate();
+        engine.ends_with(code).await;
+    }
+    tool.close().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,9 +164,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
+    /// Asks it to stop, as an init system does.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
     /// Asks it to stop, and demands that it ends well.
     pub(crate) async fn stops_cleanly(&mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.terminate();
         self.ends_with(0).await;
     }
 
