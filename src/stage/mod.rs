@@ -238,6 +238,9 @@ pub struct Gap {
     pub messages: Option<u64>,
     /// Why.
     pub cause: GapCause,
+    /// What was found where messages are lost, in words, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// When it was noticed.
     pub noticed_at: Timestamp,
 }

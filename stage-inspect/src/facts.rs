@@ -71,6 +71,9 @@ pub(crate) struct GapFacts {
     /// None when nobody can know.
     pub(crate) messages: Option<u64>,
     pub(crate) cause: GapCause,
+    /// What was found where messages are lost, as far as it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
     pub(crate) noticed_at: Time,
 }
 
@@ -133,6 +136,7 @@ impl From<&Gap> for GapFacts {
             to: gap.to,
             messages: gap.messages,
             cause: gap.cause,
+            why: gap.why.clone(),
             noticed_at: Time(gap.noticed_at),
         }
     }
@@ -221,6 +225,7 @@ mod tests {
             to: Offset::new(9),
             messages,
             cause,
+            why: None,
             noticed_at: Timestamp::from_micros(0),
         }
     }

@@ -50,6 +50,9 @@ struct Stretch {
     to: Offset,
     /// How many messages are missing; none when nobody can know.
     messages: Option<u64>,
+    /// What was found where messages are lost, as far as it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     noticed_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +112,7 @@ fn of_offsets(stage: &StageSummary) -> Vec<Stretch> {
         from,
         to,
         messages: None,
+        why: None,
         noticed_at: None,
         outage: None,
     };
@@ -128,6 +132,7 @@ fn of_offsets(stage: &StageSummary) -> Vec<Stretch> {
             from: gap.from,
             to: gap.to,
             messages: gap.messages,
+            why: gap.why.clone(),
             noticed_at: Some(Time(gap.noticed_at)),
             outage: None,
         });
@@ -159,6 +164,7 @@ async fn outages(chosen: &Chosen) -> Result<Vec<Stretch>, RunnerError> {
                     from: batch.first,
                     to: batch.first,
                     messages: (outage.messages > 0).then_some(outage.messages),
+                    why: None,
                     noticed_at: None,
                     outage: Some(OutageFacts::from(outage)),
                 });
@@ -191,7 +197,7 @@ fn shown(listing: &Listing) -> String {
                 stretch
                     .noticed_at
                     .map_or_else(|| "-".to_owned(), |time| utc(time.0)),
-                String::new(),
+                stretch.why.as_deref().map_or(String::new(), escaped),
             ),
         };
         table.push([

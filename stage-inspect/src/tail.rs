@@ -130,6 +130,7 @@ mod tests {
             to: Offset::new(to),
             messages: Some(0),
             cause: GapCause::Reservation,
+            why: None,
             noticed_at: Timestamp::from_micros(0),
         };
         let stage = StageSummary {

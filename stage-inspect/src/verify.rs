@@ -83,12 +83,13 @@ pub(crate) async fn verify(cli: &Cli, args: &VerifyArgs) -> Result<(), RunnerErr
             report.whole = report.stages.iter().all(StageReport::is_whole);
         }
     }
-    if cli.json {
-        print_json(&reports)?;
+    // That something is damaged is said by the exit code, whoever reads the report.
+    let printed = if cli.json {
+        print_json(&reports)
     } else {
         let shown: Vec<_> = reports.iter().map(shown).collect();
-        print(shown.join("\n"))?;
-    }
+        print(shown.join("\n"))
+    };
     let damaged: Vec<_> = reports
         .iter()
         .flat_map(|report| report.stages.iter())
@@ -96,7 +97,7 @@ pub(crate) async fn verify(cli: &Cli, args: &VerifyArgs) -> Result<(), RunnerErr
         .map(|stage| stage.name.as_str())
         .collect();
     if damaged.is_empty() {
-        return Ok(());
+        return printed;
     }
     Err(RunnerError::new(
         ExitReason::Damaged,

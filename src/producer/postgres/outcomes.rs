@@ -290,6 +290,7 @@ mod tests {
             to: Offset::new(to),
             messages,
             cause,
+            why: None,
             noticed_at: Timestamp::default(),
         };
         let gaps = [

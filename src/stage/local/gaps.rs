@@ -1,13 +1,17 @@
 //! The gaps of one stage: which offsets hold no message, and why.
 //!
 //! Invariants: sorted, not overlapping. `messages` of a gap is `Some(0)` (nothing was ever there), `Some(to - from)` (every
-//! offset was a message) or `None`, so that a part of a gap can be counted exactly. Neighbours of one cause are one gap.
+//! offset was a message) or `None`, so that a part of a gap can be counted exactly. Neighbours of one cause, and of the
+//! same words about it, are one gap.
 
 use crate::record::Offset;
 use crate::stage::{Bounds, Gap, GapCause, Given};
 
 /// Gaps of one stage that lie before its oldest message are joined beyond this many: nobody can read there any more.
 pub(super) const MAX_OLD_GAPS: usize = 256;
+
+/// The most that is kept of what was found, in bytes: it may quote the words of sled.
+const MAX_WHY_BYTES: usize = 300;
 
 /// Gaps of one stage in order.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +109,7 @@ impl GapList {
                 to: last.to,
                 messages: None,
                 cause: GapCause::Expired,
+                why: None,
                 noticed_at: last.noticed_at,
             };
             change.added.push(gap.clone());
@@ -204,7 +209,20 @@ pub(in crate::stage) fn of_messages(from: Offset, to: Offset, cause: GapCause) -
         to,
         messages: Some(to.get().saturating_sub(from.get())),
         cause,
+        why: None,
         noticed_at: crate::record::Timestamp::now(),
+    }
+}
+
+/// Messages that the disk no longer holds, and what was found in their place.
+pub(super) fn lost(from: Offset, to: Offset, why: &str) -> Gap {
+    let mut end = why.len().min(MAX_WHY_BYTES);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    Gap {
+        why: Some(why[..end].to_owned()),
+        ..of_messages(from, to, GapCause::Lost)
     }
 }
 
@@ -218,7 +236,7 @@ pub(in crate::stage) fn reservation(from: Offset, to: Offset) -> Gap {
 
 fn like(one: &Gap, other: &Gap) -> bool {
     let kind = |gap: &Gap| gap.messages.map(|messages| messages == 0);
-    one.cause == other.cause && kind(one) == kind(other)
+    one.cause == other.cause && one.why == other.why && kind(one) == kind(other)
 }
 
 /// Two neighbours as one.
@@ -238,7 +256,7 @@ mod tests {
     use super::*;
 
     fn lost(from: u64, to: u64) -> Gap {
-        of_messages(Offset::new(from), Offset::new(to), GapCause::Lost)
+        super::lost(Offset::new(from), Offset::new(to), "gone")
     }
 
     fn ranges(list: &GapList) -> Vec<(u64, u64, Option<u64>)> {
@@ -267,6 +285,16 @@ mod tests {
         );
         assert_eq!(list.at(Offset::new(30)).map(|gap| gap.to.get()), Some(40));
         assert_eq!(list.at(Offset::new(45)), None);
+    }
+
+    #[test]
+    fn neighbours_that_were_lost_in_different_ways_stay_apart_and_the_words_are_bounded() {
+        let mut list = GapList::default();
+        list.add(&lost(0, 10));
+        list.add(&super::lost(Offset::new(10), Offset::new(20), "otherwise"));
+        list.add(&super::lost(Offset::new(20), Offset::new(30), &"é".repeat(400)));
+        assert_eq!(ranges(&list).len(), 3);
+        assert_eq!(list.as_slice()[2].why.as_deref(), Some("é".repeat(150).as_str()));
     }
 
     #[test]

@@ -125,6 +125,11 @@ pub(super) fn path_entries(database: &Database) -> Result<PathEntries, String> {
     Ok(found)
 }
 
+/// In words, why what a generation held is lost.
+pub(super) fn damaged(number: u64, reason: &str) -> String {
+    format!("generation {number} is damaged: {reason}")
+}
+
 /// What a full scan of one stage found.
 #[derive(Debug)]
 pub(super) struct Scan {

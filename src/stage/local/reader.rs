@@ -177,7 +177,7 @@ impl<'a, F: Found> Reading<'a, F> {
                 if expired {
                     self.pass(&gaps::of_messages(at, next, GapCause::Expired));
                 } else {
-                    self.lost(vec![gaps::of_messages(at, next, GapCause::Lost)])?;
+                    self.lost(vec![gaps::lost(at, next, "no generation holds them")])?;
                 }
                 Ok(true)
             }
@@ -270,7 +270,11 @@ impl<'a, F: Found> Reading<'a, F> {
     fn undecodable(&self, base: Offset, end: Offset, error: &EnvelopeError) -> Result<bool, StageError> {
         tracing::error!(stage = self.stage.name, offset = base.get(), %error, "a batch can't be decoded");
         let from = base.max(self.next);
-        self.lost(vec![gaps::of_messages(from, end, GapCause::Lost)])?;
+        self.lost(vec![gaps::lost(
+            from,
+            end,
+            &format!("a batch can't be decoded: {error}"),
+        )])?;
         Ok(true)
     }
 

@@ -79,7 +79,7 @@ pub(super) fn recover(
         reserved: BTreeMap::new(),
         catalog: Catalog::new(),
         clean: book.clean,
-        open_is_lost: false,
+        open_lost: None,
         open: None,
         ends: BTreeMap::new(),
         tools,
@@ -127,8 +127,8 @@ struct Recovery<'a> {
     reserved: BTreeMap<String, Offset>,
     catalog: Catalog,
     clean: bool,
-    /// Whether the generation that was appended to last is missing or damaged: it may have held more than the book knows.
-    open_is_lost: bool,
+    /// In words, that the generation that was appended to last is missing or damaged: it may have held more than the book knows.
+    open_lost: Option<String>,
     open: Option<(u64, Arc<Database>)>,
     /// What the open generation holds of each stage.
     ends: BTreeMap<String, Ends>,

@@ -19,8 +19,8 @@ use super::options::MAX_SEALED_OPEN;
 use super::state::{Generation, Shared, describe, lock, read};
 use super::trial::Verdict;
 use crate::record::Timestamp;
+use crate::stage::StageError;
 use crate::stage::path::GenerationState;
-use crate::stage::{GapCause, StageError};
 
 /// An open generation that nobody has read for this long is closed.
 const IDLE: Duration = Duration::from_secs(5);
@@ -238,12 +238,11 @@ impl Shared {
     pub(super) fn condemn(&self, number: u64, generation: &Generation, reason: &str) -> Result<(), String> {
         let dir = generation::dir_of(&self.path, number);
         tracing::error!(generation = number, dir = %dir.display(), reason, "a generation is damaged and moved aside");
+        let why = generation::damaged(number, reason);
         for (name, extent) in &generation.extents {
             if let Some(stage) = self.stages.get(name) {
                 let dense = read(&stage.gaps).dense_between(extent.first, extent.end);
-                let lost = dense
-                    .into_iter()
-                    .map(|(from, to)| gaps::of_messages(from, to, GapCause::Lost));
+                let lost = dense.into_iter().map(|(from, to)| gaps::lost(from, to, &why));
                 self.record_gaps(stage, lost.collect())?;
             }
         }

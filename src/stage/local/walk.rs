@@ -8,8 +8,8 @@ use std::ops::Bound;
 
 use super::gaps;
 use crate::record::Offset;
+use crate::stage::Gap;
 use crate::stage::envelope::{self, EnvelopeError, Header, Kind};
-use crate::stage::{Gap, GapCause};
 
 /// How often each record's page is touched while it is read. sled looks at what its cache may forget only after 64 accesses in
 /// each of 256 shards: without touching, a walk keeps most of a generation in memory, whatever the cache's capacity.
@@ -47,6 +47,8 @@ pub(super) struct Walk<'a> {
     partial: Option<Header>,
     /// The record at which to stop.
     until: Offset,
+    /// What was wrong with the last record that was left out, since the last that was not.
+    fault: Option<String>,
 }
 
 impl<'a> Walk<'a> {
@@ -75,6 +77,7 @@ impl<'a> Walk<'a> {
             expected: from,
             partial: None,
             until,
+            fault: None,
         })
     }
 
@@ -93,6 +96,7 @@ impl<'a> Walk<'a> {
                 Err(error @ EnvelopeError::Newer { .. }) => return Err(WalkError::Newer(error)),
                 Err(error) => {
                     tracing::warn!(stage = self.stage, %error, "a record is damaged and left out");
+                    self.fault = Some(format!("a record is damaged: {error}"));
                     continue;
                 }
             };
@@ -105,6 +109,7 @@ impl<'a> Walk<'a> {
             if header.kind == Kind::Data {
                 if header.is_last_part() {
                     self.partial = None;
+                    self.fault = None;
                     self.expected = Some(self.expected.map_or(header.end(), |at| at.max(header.end())));
                 } else {
                     self.partial = Some(header);
@@ -123,7 +128,8 @@ impl<'a> Walk<'a> {
     /// What is missing between the last batch and `end`, once nothing more comes.
     pub(super) fn missing_up_to(&self, end: Offset) -> Option<Gap> {
         let expected = self.expected?;
-        (expected < end).then(|| gaps::of_messages(expected, end, GapCause::Lost))
+        let why = self.fault.as_deref().unwrap_or("the generation ends before them");
+        (expected < end).then(|| gaps::lost(expected, end, why))
     }
 
     /// The end of the last whole batch.
@@ -139,7 +145,9 @@ impl<'a> Walk<'a> {
         let written = header.prev_end.max(expected);
         let mut missing = Vec::new();
         if expected < written {
-            missing.push(gaps::of_messages(expected, written, GapCause::Lost));
+            let why = self.fault.as_deref();
+            let why = why.unwrap_or("the record behind them says that they were there");
+            missing.push(gaps::lost(expected, written, why));
         }
         if written < header.base {
             missing.push(gaps::reservation(written, header.base));

@@ -123,6 +123,7 @@ mod tests {
                 to: Offset::new(9),
                 messages: None,
                 cause: GapCause::Lost,
+                why: Some("gone".to_owned()),
                 noticed_at: Timestamp::from_micros(1),
             }],
             next: Offset::new(9),

@@ -12,6 +12,7 @@ use socket_el::stage::path::{
 };
 use socket_el::stage::{Gap, GapCause, ReadLimit, StageError};
 
+use crate::message::escaped;
 use crate::time::{Time, utc};
 
 /// What one request returns at most.
@@ -288,7 +289,10 @@ impl Check {
             from: gap.from,
             to: gap.to,
             messages: gap.messages,
-            what: gap.cause.to_string(),
+            what: match &gap.why {
+                Some(why) => format!("{}: {}", gap.cause, escaped(why)),
+                None => gap.cause.to_string(),
+            },
             noticed_at: Time(gap.noticed_at),
             known_before: gap.noticed_at < began,
         }));

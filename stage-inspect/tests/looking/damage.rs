@@ -23,8 +23,9 @@ fn flip(file: &Path, number: u64) {
     }
 }
 
-/// Verifies, and returns the lost stretches `from..to`: all inside of `within`, and all of it named again by a second look.
-fn check_lost(rig: &Rig, within: (u64, u64)) -> Vec<(u64, u64)> {
+/// Verifies, and returns the lost stretches `from..to`: all inside of `within`, and all of it named again by a
+/// second look, with words that say `why`.
+fn check_lost(rig: &Rig, within: (u64, u64), why: &str) -> Vec<(u64, u64)> {
     let first = rig.run(&["verify", "--json"]);
     first.refused(4, "damaged, or not whole: trades");
     let stretches = |report: &Value, known_before: bool| -> Vec<(u64, u64)> {
@@ -33,7 +34,11 @@ fn check_lost(rig: &Rig, within: (u64, u64)) -> Vec<(u64, u64)> {
         let lost: Vec<_> = problems
             .iter()
             .map(|problem| {
-                assert_eq!(problem["what"], "lost from the disk");
+                let what = problem["what"].as_str().unwrap();
+                assert!(
+                    what.starts_with("lost from the disk: ") && what.contains(why),
+                    "{what}"
+                );
                 assert_eq!(problem["known_before"], known_before);
                 let (from, to) = (problem["from"].as_u64().unwrap(), problem["to"].as_u64().unwrap());
                 assert_eq!(problem["messages"], to - from);
@@ -87,11 +92,16 @@ async fn a_flipped_bit_in_a_sealed_generation_is_named_with_its_offsets() {
     let extent = rig.extents()[1];
     let number = extent.0 + 15;
     flip(&rig.path.join("g-1/db"), number);
-    let lost = check_lost(&rig, extent);
+    let lost = check_lost(&rig, extent, "damaged");
     assert!(
         lost.iter().any(|(from, to)| (*from..*to).contains(&number)),
         "{lost:?}"
     );
+    // The exit code does not depend on who reads the report.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = rig.command(&["verify"]).stdout(writer).status().unwrap();
+    assert_eq!(unread.code(), Some(4));
     rig.run(&["show", STAGE, &number.to_string()])
         .refused(1, "holds no message");
 }
@@ -105,7 +115,7 @@ async fn a_cut_file_is_named_with_its_offsets() {
         .open(rig.path.join("g-1/db"))
         .unwrap();
     file.set_len(20_000).unwrap();
-    let lost = check_lost(&rig, extent);
+    let lost = check_lost(&rig, extent, "generation");
     assert_eq!(lost.last().unwrap().1, extent.1);
 }
 
@@ -114,7 +124,7 @@ async fn a_missing_generation_is_named_with_its_offsets() {
     let rig = Rig::with_batches(16).await;
     let extent = rig.extents()[1];
     std::fs::remove_dir_all(rig.path.join("g-1")).unwrap();
-    assert_eq!(check_lost(&rig, extent), [extent]);
+    assert_eq!(check_lost(&rig, extent, "generation 1 is missing"), [extent]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +134,7 @@ async fn damage_in_the_open_generation_is_named_although_the_store_fails_at_it()
     let last = *extents.last().unwrap();
     let name = format!("g-{}/db", extents.len() - 1);
     flip(&rig.path.join(name), last.0);
-    let lost = check_lost(&rig, last);
+    let lost = check_lost(&rig, last, "damaged");
     assert!(
         lost.iter().any(|(from, to)| (*from..*to).contains(&last.0)),
         "{lost:?}"

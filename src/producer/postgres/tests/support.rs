@@ -303,6 +303,7 @@ impl Stage for MemoryStage {
                     to: batch.first,
                     messages: Some(messages),
                     cause,
+                    why: None,
                     noticed_at: Timestamp::now(),
                 });
             }

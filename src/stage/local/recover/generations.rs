@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::Recovery;
 use crate::record::{Offset, Timestamp};
+use crate::stage::Gap;
 use crate::stage::local::database::{Database, Opened, wait_until_closed};
 use crate::stage::local::meta::GenerationEntry;
 use crate::stage::local::options::OpenError;
 use crate::stage::local::state::Generation;
 use crate::stage::local::{disk, gaps, generation};
 use crate::stage::path::{Extent, GenerationState};
-use crate::stage::{Gap, GapCause};
 
 impl Recovery<'_> {
     /// The generations that the book knows, but for the open one.
@@ -42,7 +42,7 @@ impl Recovery<'_> {
                 }
                 GenerationState::Sealed => {
                     tracing::error!(generation = number, "a generation is missing");
-                    self.lose(number)?;
+                    self.lose(number, &format!("generation {number} is missing"))?;
                     self.forget(number)?;
                 }
                 GenerationState::Open if there => {}
@@ -50,7 +50,7 @@ impl Recovery<'_> {
                 GenerationState::Open => {
                     tracing::error!(generation = number, "the newest generation is missing");
                     self.clean = false;
-                    self.open_is_lost = true;
+                    self.open_lost = Some(format!("the newest generation, {number}, is missing"));
                 }
             }
         }
@@ -74,14 +74,20 @@ impl Recovery<'_> {
     }
 
     /// Records everything that a sealed generation held as lost.
-    fn lose(&mut self, number: u64) -> Result<(), OpenError> {
+    fn lose(&mut self, number: u64, why: &str) -> Result<(), OpenError> {
         for (stage, extent) in self.extents(number) {
-            self.lose_between(&stage, extent.first, extent.end)?;
+            self.lose_between(&stage, extent.first, extent.end, why)?;
         }
         Ok(())
     }
 
-    pub(super) fn lose_between(&mut self, stage: &str, from: Offset, to: Offset) -> Result<(), OpenError> {
+    pub(super) fn lose_between(
+        &mut self,
+        stage: &str,
+        from: Offset,
+        to: Offset,
+        why: &str,
+    ) -> Result<(), OpenError> {
         let dense = self
             .gaps
             .entry(stage.to_owned())
@@ -92,9 +98,10 @@ impl Recovery<'_> {
                 stage,
                 from = from.get(),
                 to = to.get(),
+                why,
                 "messages are lost from the disk"
             );
-            self.add_gap(stage, &gaps::of_messages(from, to, GapCause::Lost))?;
+            self.add_gap(stage, &gaps::lost(from, to, why))?;
         }
         Ok(())
     }
@@ -187,7 +194,7 @@ impl Recovery<'_> {
                 stage,
                 &Gap {
                     messages: None,
-                    ..gaps::of_messages(end, first, GapCause::Lost)
+                    ..gaps::lost(end, first, "the book is lost, and no generation holds them")
                 },
             ),
             _ => Ok(()),
@@ -223,7 +230,7 @@ impl Recovery<'_> {
                 Some(Opened::Condemned(reason)) => {
                     tools.move_aside(&format!("g-{number}"), &reason)?;
                     self.clean = false;
-                    self.open_is_lost = true;
+                    self.open_lost = Some(generation::damaged(number, &reason));
                 }
                 None => {}
             }

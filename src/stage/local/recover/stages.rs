@@ -63,7 +63,9 @@ impl Recovery<'_> {
         let lost = read_dense(&self.gaps, stage, recovered, entry.head);
         if !lost.is_empty() {
             self.clean = false;
-            self.lose_between(stage, recovered, entry.head)?;
+            let why = self.open_lost.clone();
+            let why = why.as_deref().unwrap_or("the newest generation ends before them");
+            self.lose_between(stage, recovered, entry.head, why)?;
         }
         let written = recovered.max(entry.head);
         let (staged, mut is_uncounted) = self.staged_before(stage, written);
@@ -74,11 +76,12 @@ impl Recovery<'_> {
         };
         if written < next {
             let mut skipped = gaps::reservation(written, next);
-            if !self.book.clean && (self.open_is_lost || !lost.is_empty()) {
+            if !self.book.clean && (self.open_lost.is_some() || !lost.is_empty()) {
                 // What was staged after the book was written last is gone as well, and nobody can know how much.
                 skipped.cause = GapCause::Lost;
                 skipped.messages = None;
                 is_uncounted = true;
+                skipped.why.clone_from(&self.open_lost);
             }
             self.add_gap(stage, &skipped)?;
         }
