@@ -37,6 +37,7 @@ pub mod control;
 pub mod exit;
 pub mod feed;
 pub mod manual;
+mod name;
 pub mod pipeline;
 pub mod private_postgres;
 pub mod probe;

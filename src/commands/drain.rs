@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cli::DrainArgs;
 use crate::exit::{ExitReason, RunnerError};
@@ -95,6 +95,12 @@ async fn watch(
         engine = pids.join(", "),
         "an engine has the stages open and delivers them; watching it"
     );
+    for (producer, stage) in engines.idle().await? {
+        warn!(
+            "no process has begun to deliver stage {stage} by {producer} since the engine started: none runs that producer (`socket-el \
+             run --only {producer}`), or it can't do so, and says why in its log"
+        );
+    }
     let progress = engines.progress();
     let (before, cursors) = (progress.pending(), progress.cursors());
     let bar = bar_over(before);

@@ -13,11 +13,9 @@ use super::section::Section;
 use super::stage::{StageConfig, read_batch_limits};
 use super::tree::join;
 use crate::consumer::{BatchLimits, Consumer};
+use crate::name;
 use crate::producer::{Producer, Start};
 use crate::registry::Registry;
-
-/// Longest name of a runner: PostgreSQL's longest name of a table.
-const MAX_NAME_BYTES: usize = 63;
 
 /// Types of runners.
 const TYPES: [&str; 2] = ["consumer", "producer"];
@@ -217,13 +215,12 @@ impl<'r> Reader<'r> {
     /// The runner's name, when it is a good one and nobody else's.
     fn name(&mut self, section: &mut Section<'_>) -> Option<String> {
         let name: String = section.required("name")?;
-        let well_formed = (1..=MAX_NAME_BYTES).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         section.label(&name);
-        if !well_formed {
-            let message = format!("must be 1 to {MAX_NAME_BYTES} of the characters A-Z a-z 0-9 _ -");
+        if !name::is_well_formed(&name) {
+            let message = format!(
+                "must be 1 to {} of the characters A-Z a-z 0-9 _ -",
+                name::MAX_BYTES
+            );
             section.problem("name", &message);
             return None;
         }

@@ -1,6 +1,7 @@
 //! Answers what is asked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::request::{Asked, Refusal, check_life, parse};
-use super::{HEAD_TIME, Served, streams};
+use super::{HEAD_TIME, Place, Served, streams};
 use crate::stage::SharedStage;
 use crate::stage::path::{Glance, StagePath as _};
 use crate::stage::remote::{Ack, Forgotten, MAX_BODY_BYTES, RECORDS_TYPE, RequestErrorKind, encode_records};
@@ -23,8 +24,8 @@ use crate::stage::report::{Delivery, Report};
 pub(super) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// Answers one request, whatever it is.
-pub(super) async fn answer(served: &Served, request: Request<Incoming>) -> Response<Body> {
-    let mut response = match route(served, request).await {
+pub(super) async fn answer(served: &Served, place: &Place, request: Request<Incoming>) -> Response<Body> {
+    let mut response = match route(served, place, request).await {
         Ok(response) => response,
         Err(refusal) => with_status(refusal.status, &refusal.body),
     };
@@ -34,7 +35,11 @@ pub(super) async fn answer(served: &Served, request: Request<Incoming>) -> Respo
     response
 }
 
-async fn route(served: &Served, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+async fn route(
+    served: &Served,
+    place: &Place,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
     let uri = request.uri();
     let asked = parse(request.method(), uri.path(), uri.query().unwrap_or_default())?;
     check_life(request.headers(), served.identity.life)?;
@@ -72,20 +77,28 @@ async fn route(served: &Served, request: Request<Incoming>) -> Result<Response<B
         }
         Asked::Watch(stage) => {
             find(served, &stage)?;
-            let path = std::sync::Arc::clone(&served.path);
-            let lines = streams::watch(path, stage.clone(), served.stop.clone());
-            Ok(stream(lines.ok_or_else(|| Refusal::no_stage(&stage))?))
+            let watching = Arc::clone(&served.watchers).try_acquire_owned();
+            let watching = watching.map_err(|_| Refusal::too_many_watchers())?;
+            let path = Arc::clone(&served.path);
+            let lines = streams::watch(path, stage.clone(), watching, served.stop.clone());
+            let lines = lines.ok_or_else(|| Refusal::no_stage(&stage))?;
+            place.give_back();
+            Ok(stream(lines))
         }
         Asked::Ack(name, producer) => {
             let stage = find(served, &name)?;
-            let Ack { next } = read_body(request, "{\"next\": <offset>}").await?;
+            let Ack { next, durable } = read_body(request, "{\"next\": <offset>}").await?;
             if next > stage.bounds().reserved {
                 return Err(Refusal::request(
                     RequestErrorKind::BadRequest,
                     format!("stage {name} has never given the offset {next}"),
                 ));
             }
-            stage.ack(&producer, next).await?;
+            if durable {
+                stage.pin(&producer, next).await?;
+            } else {
+                stage.ack(&producer, next).await?;
+            }
             glance(served, &name)
         }
         Asked::Begun(name, producer) => {

@@ -13,20 +13,21 @@
 
 mod answer;
 mod request;
+mod stall;
 mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +39,14 @@ use crate::record::Timestamp;
 use crate::stage::local::LocalPath;
 use crate::stage::remote::{Identity, ListenError, PROTOCOL, SocketFile};
 
+use stall::Impatient;
 pub use status::{ConsumerStatus, ProducerStatus, RunnerState, Status, StatusSource};
 
-/// Connections at a time; further ones wait to be accepted.
+/// Connections at a time; further ones wait to be accepted. Those that watch are not among them.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Connections that watch, at a time; further ones are refused. A process that delivers watches each of its stages.
+const MAX_WATCHERS: usize = 512;
 
 /// How long a client may take to send a request's head, counted from the connection or the request before.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -66,7 +71,18 @@ struct Served {
     path: Arc<LocalPath>,
     identity: Identity,
     status: StatusSource,
+    watchers: Arc<Semaphore>,
     stop: CancellationToken,
+}
+
+/// A connection's place among the [`MAX_CONNECTIONS`], given back when it begins to watch: who waits for changes, for as long as it
+/// likes, keeps nobody from asking.
+struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Place {
+    fn give_back(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl Control {
@@ -91,6 +107,7 @@ impl Control {
             path,
             identity,
             status,
+            watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
             stop: stop.clone(),
         });
         let server = tokio::spawn(serve(socket, listener, served));
@@ -125,10 +142,7 @@ async fn serve(socket: SocketFile, listener: UnixListener, served: Arc<Served>) 
             accepted = accepted => match accepted {
                 (Ok(permit), Ok((stream, _))) => {
                     let served = Arc::clone(&served);
-                    connections.spawn(async move {
-                        connection(stream, served).await;
-                        drop(permit);
-                    });
+                    connections.spawn(connection(stream, Place(Mutex::new(Some(permit))), served));
                 }
                 (_, Err(error)) => {
                     warn!(%error, "a connection to the control socket could not be accepted");
@@ -143,17 +157,17 @@ async fn serve(socket: SocketFile, listener: UnixListener, served: Arc<Served>) 
 }
 
 /// One client.
-async fn connection(stream: UnixStream, served: Arc<Served>) {
-    let stop = served.stop.clone();
+async fn connection(stream: UnixStream, place: Place, served: Arc<Served>) {
+    let (stop, place) = (served.stop.clone(), Arc::new(place));
     let service = service_fn(move |request| {
-        let served = Arc::clone(&served);
-        async move { Ok::<_, Infallible>(answer::answer(&served, request).await) }
+        let (served, place) = (Arc::clone(&served), Arc::clone(&place));
+        async move { Ok::<_, Infallible>(answer::answer(&served, &place, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream)), service);
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,

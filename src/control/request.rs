@@ -7,8 +7,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::MAX_WATCHERS;
 use crate::record::Offset;
 use crate::stage::StageError;
+use crate::stage::path::is_cursor_name;
 use crate::stage::remote::{BatchParams, ErrorBody, ErrorKind, RecordParams, RequestErrorKind};
 
 /// What is asked. Names are decoded.
@@ -61,6 +63,7 @@ impl Refusal {
     pub(super) fn request(kind: RequestErrorKind, error: impl Into<String>) -> Self {
         let status = match kind {
             RequestErrorKind::NotFound => StatusCode::NOT_FOUND,
+            RequestErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
             RequestErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             RequestErrorKind::BadRequest => StatusCode::BAD_REQUEST,
             RequestErrorKind::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -73,6 +76,12 @@ impl Refusal {
                 what: ErrorKind::Request { kind },
             },
         }
+    }
+
+    /// No more connections may watch.
+    pub(super) fn too_many_watchers() -> Self {
+        let error = format!("{MAX_WATCHERS} connections watch already; try again when one has ended");
+        Self::request(RequestErrorKind::Busy, error)
     }
 
     /// There is no such stage.
@@ -125,11 +134,11 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Asked, R
         ["v1", "stages", stage, "cursors", producer] if method == Method::DELETE => {
             (Asked::ForgetCursor(owned(stage), owned(producer)), Method::DELETE)
         }
-        ["v1", "stages", stage, "cursors", producer] => {
-            (Asked::Ack(owned(stage), owned(producer)), Method::PUT)
+        ["v1", "stages", stage, "cursors", cursor] => {
+            (Asked::Ack(owned(stage), cursor_name(cursor)?), Method::PUT)
         }
         ["v1", "stages", stage, "begun", producer] => {
-            (Asked::Begun(owned(stage), owned(producer)), Method::PUT)
+            (Asked::Begun(owned(stage), cursor_name(producer)?), Method::PUT)
         }
         ["v1", "stages", stage, "deliveries", producer] => {
             (Asked::Report(owned(stage), owned(producer)), Method::PUT)
@@ -162,6 +171,17 @@ pub(super) fn check_life(headers: &HeaderMap, life: Uuid) -> Result<(), Refusal>
     Err(Refusal::request(
         RequestErrorKind::OtherLife,
         "the engine was started again since",
+    ))
+}
+
+/// The name of a cursor to be set: one that nobody has would keep messages from being removed for ever.
+fn cursor_name(name: &str) -> Result<String, Refusal> {
+    if is_cursor_name(name) {
+        return Ok(owned(name));
+    }
+    Err(Refusal::request(
+        RequestErrorKind::BadRequest,
+        format!("{name:?} is not the name of a producer"),
     ))
 }
 

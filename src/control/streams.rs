@@ -12,7 +12,7 @@ use futures_util::stream::unfold;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -39,11 +39,19 @@ struct Watcher {
     changes: watch::Receiver<()>,
     stop: CancellationToken,
     last: Option<Glance>,
+    /// Its place among those who watch.
+    _watching: OwnedSemaphorePermit,
 }
 
 /// A line at once, and then whenever something has changed, until the engine stops. `None` when there is no such stage.
-pub(super) fn watch(path: Arc<LocalPath>, stage: String, stop: CancellationToken) -> Option<Body> {
+pub(super) fn watch(
+    path: Arc<LocalPath>,
+    stage: String,
+    watching: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) -> Option<Body> {
     let watcher = Watcher {
+        _watching: watching,
         changes: path.changes(&stage)?,
         path,
         stage,

@@ -94,6 +94,7 @@ async fn wait_for_one(directory: &Path, stop: &CancellationToken) -> Result<Remo
         match error {
             ClientError::NoEngine
             | ClientError::OtherLife
+            | ClientError::Lost(_)
             | ClientError::Broken(_)
             | ClientError::TimedOut
             | ClientError::Stage(StageError::Failed { .. } | StageError::Closed) => {}
@@ -170,6 +171,25 @@ impl RunningEngines {
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Producers and stages of which no process has begun to deliver since the engine started.
+    ///
+    /// # Errors
+    /// When an engine can't be asked.
+    pub async fn idle(&self) -> Result<Vec<(String, String)>, RunnerError> {
+        let mut idle = Vec::new();
+        for path in &self.paths {
+            let summary = path.summary().await;
+            let summary = summary.map_err(|error| RunnerError::new(error.exit_reason(), error))?;
+            for (producer, stage) in &self.progress.deliveries {
+                let begun = summary.stage(stage.name()).map(|stage| &stage.begun);
+                if begun.is_some_and(|begun| !begun.contains(producer)) {
+                    idle.push((producer.clone(), stage.name().to_owned()));
+                }
+            }
+        }
+        Ok(idle)
     }
 
     /// The processes.

@@ -69,7 +69,8 @@ pub async fn look_into(
             Ok(remote) => return Ok(Arc::new(remote)),
             Err(ClientError::NoEngine) => {}
             // It ended, or was started again, under the question.
-            Err(ClientError::OtherLife | ClientError::Broken(_)) if began.elapsed() < TOOL_PATIENCE => {}
+            Err(ClientError::OtherLife | ClientError::Lost(_) | ClientError::Broken(_))
+                if began.elapsed() < TOOL_PATIENCE => {}
             Err(source) => {
                 return Err(LookError::Engine {
                     path: path.display().to_string(),

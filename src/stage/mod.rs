@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use self::path::held_cursor;
 use crate::exit::ExitReason;
 use crate::record::{Batch, Offset, Timestamp};
 use report::Report;
@@ -65,22 +66,49 @@ pub trait Stage: Send + Sync + 'static {
     /// When the stage has failed or is closed.
     async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError>;
 
+    /// As [`ack`](Self::ack), but durable before it returns: what is not before `next` is kept from now on, whoever is killed.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    async fn pin(&self, cursor: &str, next: Offset) -> Result<(), StageError> {
+        self.ack(cursor, next).await
+    }
+
     /// The stage's own copy of a producer's cursor; `None` before its first ack.
     fn cursor(&self, producer: &str) -> Option<Offset>;
 
     /// Where the stage begins and ends now.
     fn bounds(&self) -> Bounds;
 
+    /// Brings up to date what is answered without waiting: where another process has the stage open, it may be some milliseconds
+    /// old, and older than a cursor that was read since.
+    ///
+    /// # Errors
+    /// When the stage has failed, is closed or out of reach.
+    async fn refresh(&self) -> Result<(), StageError> {
+        Ok(())
+    }
+
     /// The offset that a producer's cursor can't be beyond when its process starts and the cursor comes from this stage's past:
-    /// the first one that was given since the stage was opened, or, once the producer has [begun](Self::begun), the head.
+    /// the first one that was given since the stage was opened, or, once the producer has [begun](Self::begun), the head. Where a
+    /// cursor from elsewhere was [held](Self::hold) it stays what it was then, over restarts too: what is staged meanwhile does not
+    /// make that cursor one of this stage's.
     fn reach(&self, producer: &str) -> Offset {
-        let _ = producer;
-        self.bounds().given_from
+        self.bounds().reach(false, self.cursor(&held_cursor(producer)))
+    }
+
+    /// Notes durably that a producer's cursor was found beyond its `reach`, so that it can't come from this stage's past. Until
+    /// the producer has [begun](Self::begun), nothing from there on is removed.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    async fn hold(&self, producer: &str, reach: Offset) -> Result<(), StageError> {
+        self.pin(&held_cursor(producer), reach).await
     }
 
     /// Notes that a producer has found its cursor to come from this stage's past, and delivers from now on. To be called before
     /// its first delivery: its process may be started again while the stage stays open, with a cursor that has passed
-    /// `given_from`.
+    /// `given_from`. Ends what [`hold`](Self::hold) has noted, durably.
     ///
     /// # Errors
     /// When the stage has failed or is closed.
@@ -225,6 +253,14 @@ pub struct Given {
     pub messages: u64,
     /// Whether those are all: the offset is not before the oldest message and not beyond the head, and none is uncounted.
     pub is_exact: bool,
+}
+
+impl Bounds {
+    /// See [`Stage::reach`].
+    fn reach(self, has_begun: bool, held_at: Option<Offset>) -> Offset {
+        let own = if has_begun { self.head } else { self.given_from };
+        held_at.map_or(own, |held| held.min(own))
+    }
 }
 
 /// Offsets `from..to` that will never (again) be read.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::local::gaps::GapList;
 use super::report::{Balance, Delivery, Passed};
 use super::{Bounds, Gap, Outage, ReadLimit, SharedStage, StageError};
+use crate::name;
 use crate::record::{Offset, Timestamp};
 
 /// A directory of stages.
@@ -133,6 +134,9 @@ pub struct StageSummary {
     /// By name: those that the configuration names, if there is one, and all that have a cursor. A replay is one of its
     /// own, see [`replay_of`].
     pub producers: BTreeMap<String, ProducerSummary>,
+    /// Producers that have begun to deliver since the stage was opened; see [`Stage::begun`](super::Stage::begun).
+    #[serde(default)]
+    pub begun: BTreeSet<String>,
     /// Offsets that hold no message.
     pub gaps: Vec<Gap>,
     /// Numbers of the generations that hold some of it.
@@ -156,6 +160,10 @@ pub struct ProducerSummary {
     pub cursor: Option<Offset>,
     /// Messages that it has yet to deliver.
     pub pending: u64,
+    /// The offset that its cursor in the sink was found beyond, so that it can't come from this stage's past; nothing is delivered
+    /// before an operator has decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_at: Option<Offset>,
     /// What it has told since the stage was opened; `None` when nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
@@ -168,6 +176,28 @@ const REPLAY_SUFFIX: &str = "/replay";
 #[must_use]
 pub fn replay_cursor(producer: &str) -> String {
     format!("{producer}{REPLAY_SUFFIX}")
+}
+
+/// What follows a producer's name in the name under which it is kept how far its cursor in the sink may reach.
+const HELD_SUFFIX: &str = "/held";
+
+/// The name under which a stage keeps the offset that a producer's cursor is beyond, as long as that is why nothing is
+/// delivered; see [`Stage::hold`](super::Stage::hold).
+#[must_use]
+pub fn held_cursor(producer: &str) -> String {
+    format!("{producer}{HELD_SUFFIX}")
+}
+
+/// The producer that is held, if this is the name of such an offset.
+#[must_use]
+pub fn held_of(cursor: &str) -> Option<&str> {
+    cursor.strip_suffix(HELD_SUFFIX)
+}
+
+/// Whether a cursor can have this name: a producer's, or one that [`replay_cursor`] or [`held_cursor`] makes of it.
+#[must_use]
+pub fn is_cursor_name(name: &str) -> bool {
+    name::is_well_formed(replay_of(name).or_else(|| held_of(name)).unwrap_or(name))
 }
 
 /// The producer whose replay keeps its cursor under this name, if one does.

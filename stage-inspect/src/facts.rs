@@ -61,6 +61,10 @@ pub(crate) struct ProducerFacts {
     /// Everything before it is delivered; none before the first delivery.
     pub(crate) cursor: Option<Offset>,
     pub(crate) pending: u64,
+    /// Where nothing is delivered because its cursor in the sink is beyond this offset, where the stage can't have come to before:
+    /// an operator has to decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held_at: Option<Offset>,
 }
 
 /// Offsets that hold no message.
@@ -85,6 +89,8 @@ impl From<StageSummary> for StageFacts {
             messages,
             refused,
             producers,
+            // It ends with the engine.
+            begun: _,
             gaps,
             generations,
         } = summary;
@@ -119,12 +125,20 @@ impl From<StageSummary> for StageFacts {
 }
 
 impl From<(String, ProducerSummary)> for ProducerFacts {
-    fn from((name, ProducerSummary { cursor, pending, .. }): (String, ProducerSummary)) -> Self {
+    fn from((name, summary): (String, ProducerSummary)) -> Self {
+        let ProducerSummary {
+            cursor,
+            pending,
+            held_at,
+            // The listing has it in a field of its own.
+            delivery: _,
+        } = summary;
         Self {
             replay_of: replay_of(&name).map(str::to_owned),
             name,
             cursor,
             pending,
+            held_at,
         }
     }
 }
@@ -179,7 +193,7 @@ impl ProducerFacts {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use socket_el::record::Timestamp;
     use socket_el::stage::Bounds;
@@ -196,6 +210,7 @@ mod tests {
                     ProducerSummary {
                         cursor,
                         pending: *pending,
+                        held_at: None,
                         delivery: None,
                     },
                 )
@@ -214,6 +229,7 @@ mod tests {
             messages: 10,
             refused: 3,
             producers,
+            begun: BTreeSet::new(),
             gaps,
             generations: vec![0],
         })

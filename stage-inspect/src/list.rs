@@ -118,15 +118,15 @@ pub(crate) async fn list(cli: &Cli, args: &ListArgs) -> Result<(), RunnerError> 
         }
     }
     // One directory that can't be looked into hides no other.
-    if failure.is_none() || !listings.is_empty() {
-        if cli.json {
-            print_json(&listings)?;
-        } else {
-            let shown: Vec<_> = listings.iter().map(shown).collect();
-            print(shown.join("\n"))?;
-        }
-    }
-    failure.map_or(Ok(()), Err)
+    let printed = if failure.is_some() && listings.is_empty() {
+        Ok(())
+    } else if cli.json {
+        print_json(&listings)
+    } else {
+        let shown: Vec<_> = listings.iter().map(shown).collect();
+        print(shown.join("\n"))
+    };
+    failure.map_or(printed, Err)
 }
 
 async fn look(cli: &Cli, place: &Place) -> Result<PlaceListing, RunnerError> {
@@ -290,7 +290,12 @@ fn producer_row(
     let none = || "-".to_owned();
     [
         producer.shown_name(),
-        delivery.map_or_else(none, |delivery| state_in_words(delivery.state).to_owned()),
+        match (delivery, producer.held_at) {
+            (Some(delivery), _) => state_in_words(delivery.state).to_owned(),
+            // Nobody tells how it stands while no engine runs, but this is known to the stage.
+            (None, Some(_)) => state_in_words(DeliveryState::Held).to_owned(),
+            (None, None) => none(),
+        },
         producer.cursor.map_or_else(none, |cursor| cursor.to_string()),
         human_count(producer.pending),
         backlog.map_or_else(none, |backlog| {

@@ -116,7 +116,7 @@ fn last_messages(stage: &StageSummary, wanted: u64) -> Offset {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use socket_el::record::Timestamp;
     use socket_el::stage::{Bounds, Gap, GapCause};
@@ -146,6 +146,7 @@ mod tests {
             messages: 40,
             refused: 0,
             producers: BTreeMap::new(),
+            begun: BTreeSet::new(),
             gaps: vec![gap(0, 10), gap(20, 500), gap(510, 980)],
             generations: vec![0],
         };

@@ -87,6 +87,36 @@ async fn a_second_stage_path_of_the_same_names_is_refused_until_it_is_adopted() 
     );
 }
 
+/// Under load the row is ahead of what the tool was told of the stage a moment before.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_running_engine_no_stage_adopts_the_cursor_that_is_its_own() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    let mut engine = workspace.run();
+    source.release(MESSAGES);
+    delivers(&mut engine, &database, MESSAGES).await;
+    let adopt = [
+        "adopt",
+        "-c",
+        "config.yml",
+        "--profiles",
+        "profile.yml",
+        "websocket_1",
+    ];
+    for _ in 0..10 {
+        source.release(MESSAGES);
+        let mut refused = workspace.inspect(&adopt).await;
+        refused.ends_with(1).await;
+        assert!(refused.stderr().contains("already"), "{}", refused.last_words());
+    }
+    delivers(&mut engine, &database, 11 * MESSAGES).await;
+    engine.stops_cleanly().await;
+    assert_eq!(
+        tally_by_offset(&database, "websocket_1").await,
+        Tally::each_once(11 * MESSAGES)
+    );
+}
+
 /// A copy that is taken from under a running engine begins behind the reservation, so its messages are told from the
 /// original's.
 #[tokio::test(flavor = "multi_thread")]
@@ -134,12 +164,23 @@ async fn a_copy_of_a_stopped_stage_whose_original_went_on_holds_and_disturbs_nob
     source.release(MESSAGES);
     delivers(&mut engine, &database, 2 * MESSAGES).await;
 
-    let mut of_copy = copy.run();
-    copy_source.release(3 * MESSAGES);
-    of_copy.until_logged("is older than the cursor").await;
+    let mut pending = 0;
+    // At its second start the copy has staged more than the cursor is ahead of it.
+    for _ in 0..2 {
+        let mut of_copy = copy.run();
+        copy_source.release(3 * MESSAGES);
+        pending += 3 * MESSAGES;
+        of_copy.until_logged("is older than the cursor").await;
+        of_copy
+            .until("all is staged and held", async || {
+                let listed = copy.inspect(&["--json", "list"]).await.stdout();
+                listed.contains(&format!("\"pending\": {pending}")) && listed.contains("\"held_at\": ")
+            })
+            .await;
+        of_copy.stops_cleanly().await;
+    }
     source.release(MESSAGES);
     delivers(&mut engine, &database, 3 * MESSAGES).await;
-    of_copy.stops_cleanly().await;
     engine.stops_cleanly().await;
     assert_eq!(
         tally_by_offset(&database, "websocket_1").await,

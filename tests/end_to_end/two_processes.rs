@@ -93,6 +93,28 @@ async fn either_process_may_be_started_first_and_again_while_the_other_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_drains_beside_a_process_that_only_receives_is_told_that_nobody_delivers() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    let mut receiver = receiver(&workspace);
+    source.release(MESSAGES);
+    receiver
+        .until("all is staged", async || {
+            let listed = workspace.inspect(&["--json", "list"]).await.stdout();
+            listed.contains(&format!("\"pending\": {MESSAGES}"))
+        })
+        .await;
+    let mut drain = workspace.start(&["drain", "-c", "config.yml", "--profiles", "profile.yml"]);
+    drain
+        .until_logged("no process has begun to deliver stage websocket_1 by postgres")
+        .await;
+    let mut deliverer = deliverer(&workspace);
+    drain.ends_with(0).await;
+    deliverer.stops_cleanly().await;
+    receiver.stops_cleanly().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_still_waits_for_its_engine_stops_cleanly() {
     let database = Database::shared().await;
     let (workspace, _source) = workspace(&database).await;

@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use super::support::*;
+use crate::control::{MAX_CONNECTIONS, MAX_WATCHERS};
 use crate::record::Offset;
 use crate::stage::path::Glance;
 use crate::stage::remote::{RemotePath, SOCKET_NAME};
@@ -152,6 +153,98 @@ async fn a_watcher_that_does_not_read_slows_nobody_and_then_learns_the_latest() 
         }
     }
     assert!(seen <= 400, "{seen} lines for 400 changes");
+    engine.stop().await;
+}
+
+/// Each stage that another process delivers is watched by it: there may be more of them than connections that ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_keeps_nobody_from_asking_and_the_last_one_too_many_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    let watch = format!("GET /v1/stages/{STAGE}/watch HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut watching = Vec::new();
+    for _ in 0..MAX_WATCHERS {
+        let mut stream = UnixStream::connect(dir.path().join(SOCKET_NAME)).await.unwrap();
+        stream.write_all(watch.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        while !lines
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap()
+            .starts_with("{\"bounds\"")
+        {}
+        watching.push(lines);
+    }
+    assert_eq!(ask(dir.path(), "GET /v1", "").await.0, 200);
+    let (status, body) = ask(dir.path(), &format!("GET /v1/stages/{STAGE}/watch"), "").await;
+    assert_eq!((status, json(&body)["kind"].as_str()), (503, Some("busy")));
+    // The place of one that goes is free again.
+    watching.pop();
+    let mut last = UnixStream::connect(dir.path().join(SOCKET_NAME)).await.unwrap();
+    loop {
+        last.write_all(watch.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        tokio::io::AsyncReadExt::read_exact(&mut last, &mut answer)
+            .await
+            .unwrap();
+        if answer == *b"HTTP/1.1 200" {
+            break;
+        }
+        last = UnixStream::connect(dir.path().join(SOCKET_NAME)).await.unwrap();
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_take_nothing_of_their_answers_do_not_keep_the_others_from_asking() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    // More than a socket holds.
+    append(&engine.stage, &vec![vec![b'x'; 10_000]; 200]).await;
+    let request = format!("GET /v1/stages/{STAGE}/messages HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut stalled = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = UnixStream::connect(dir.path().join(SOCKET_NAME)).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.readable().await.unwrap();
+        stalled.push(stream);
+    }
+    assert_eq!(ask(dir.path(), "GET /v1", "").await.0, 200);
+    drop(stalled);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn no_cursor_is_set_under_a_name_that_no_producer_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    fill(&engine.stage, 3).await;
+    let long = "n".repeat(64);
+    for name in [
+        "",
+        "a%20b",
+        "a%2Fb",
+        "%2Freplay",
+        "a%2Freplay%2Freplay",
+        "%00",
+        "%C3%A9",
+        &long,
+    ] {
+        for (what, body) in [("cursors", "{\"next\": 1}"), ("begun", "null")] {
+            let line = format!("PUT /v1/stages/{STAGE}/{what}/{name}");
+            let (status, body) = ask(dir.path(), &line, body).await;
+            assert_eq!(
+                (status, json(&body)["kind"].as_str()),
+                (400, Some("bad_request")),
+                "{line}"
+            );
+        }
+    }
+    for name in ["a", "A-1_b", "a%2Freplay", "a%2Fheld", &long[1..]] {
+        let line = format!("PUT /v1/stages/{STAGE}/cursors/{name}");
+        assert_eq!(ask(dir.path(), &line, "{\"next\": 1}").await.0, 200, "{line}");
+    }
     engine.stop().await;
 }
 

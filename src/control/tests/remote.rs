@@ -53,6 +53,35 @@ async fn cursors_are_acknowledged_pinned_and_forgotten_from_afar() {
     engine.stop().await;
 }
 
+/// Before anything else of the engine has come: whoever asks it too early would take its own cursor for another's.
+#[tokio::test]
+async fn how_far_a_cursor_may_reach_is_known_from_the_first_moment_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    engine.stage.begun(PRODUCER).await.unwrap();
+    let head = fill(&engine.stage, 10).await;
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    assert_eq!(remote.stage(STAGE).unwrap().reach(PRODUCER), head);
+    assert_eq!(remote.stage(STAGE).unwrap().reach("another"), Offset::ZERO);
+
+    remote
+        .stage(STAGE)
+        .unwrap()
+        .hold(PRODUCER, Offset::new(4))
+        .await
+        .unwrap();
+    assert_eq!(engine.stage.reach(PRODUCER), Offset::new(4));
+    let remote = RemotePath::connect(dir.path()).await.unwrap();
+    let stage = remote.stage(STAGE).unwrap();
+    assert_eq!(stage.reach(PRODUCER), Offset::new(4));
+    stage.begun(PRODUCER).await.unwrap();
+    assert_eq!(
+        (stage.reach(PRODUCER), engine.stage.reach(PRODUCER)),
+        (head, head)
+    );
+    engine.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_told_from_afar_and_accounts_for_every_message_in_status_and_summary() {
     let dir = tempfile::tempdir().unwrap();

@@ -45,6 +45,28 @@ async fn a_producer_waits_for_its_engine_and_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_is_held_stays_so_when_its_engine_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::start(dir.path());
+    let held = fill(&engine.stage, 10).await;
+    let stop = CancellationToken::new();
+    let (remote, stage) = patient(dir.path(), &stop).await;
+    stage.begun(PRODUCER).await.unwrap();
+    stage.hold(PRODUCER, held).await.unwrap();
+    fill(&engine.stage, 10).await;
+    engine.stop().await;
+    let engine = Engine::start(dir.path());
+    // Once it has been compared with the new life.
+    stage.read(Offset::ZERO, ALL).await.unwrap();
+    assert_eq!(
+        (stage.reach(PRODUCER), engine.stage.reach(PRODUCER)),
+        (held, held)
+    );
+    remote.close().await.unwrap();
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_producer_that_is_told_to_stop_does_not_wait_for_its_engine() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::start(dir.path());

@@ -14,8 +14,9 @@ use super::session::{LASTING_COMMIT, Session, describe};
 use super::target::Target;
 use crate::producer::Adoption;
 use crate::record::Offset;
-use crate::stage::StageError;
+use crate::stage::path::replay_cursor;
 use crate::stage::report::Outcomes;
+use crate::stage::{Bounds, StageError};
 
 /// How long the engine that holds the row may take to end its transaction, in milliseconds.
 const LOCK_TIMEOUT_MS: u32 = 30_000;
@@ -68,6 +69,49 @@ pub enum AdoptError {
         /// The producer.
         producer: String,
     },
+    /// The cursor comes from this stage's own past.
+    #[error(
+        "the cursor of stage {stage} and producer {producer} is this stage path's already, and stands at offset {cursor}: there is \
+         nothing to take over, and to begin at the oldest message would deliver again what is delivered. `stage-inspect replay` does \
+         that without doubling rows"
+    )]
+    Ours {
+        /// The stage.
+        stage: String,
+        /// The producer.
+        producer: String,
+        /// Where it stands.
+        cursor: Offset,
+    },
+    /// `keep_cursor`, but the stage has not come there.
+    #[error(
+        "the cursor of stage {stage} and producer {producer} stands at offset {cursor}, and this stage ends at {head}: what comes next \
+         would be passed over as delivered. Adopt without `--keep-cursor`, which begins at the oldest message"
+    )]
+    BeyondHead {
+        /// The stage.
+        stage: String,
+        /// The producer.
+        producer: String,
+        /// Where it stands.
+        cursor: Offset,
+        /// Where the stage ends.
+        head: Offset,
+    },
+    /// What a replay has still to deliver would be delivered twice.
+    #[error(
+        "a replay of stage {stage} by {producer} is unfinished. Finish it with `stage-inspect replay {stage} --producer {producer} \
+         --resume`, or end it where it stands with --abandon, and adopt then"
+    )]
+    ReplayUnfinished {
+        /// The stage.
+        stage: String,
+        /// The producer.
+        producer: String,
+    },
+    /// Where the stage stands can't be told; nothing is changed.
+    #[error("{0}")]
+    Unread(#[source] StageError),
     /// The stage did not take the cursor; the database has it.
     #[error("the database's cursor is adopted, but the stage's own copy could not be set: {0}. Adopt again")]
     Stage(#[from] StageError),
@@ -118,14 +162,46 @@ pub async fn adopt(target: &Target, adoption: &Adoption) -> Result<Adopted, Adop
         }
         None => (None, None),
     };
+    adopting.refresh().await.map_err(AdoptError::Unread)?;
+    let named = || (stage.to_owned(), producer.clone());
+    let replay = format!(
+        "SELECT FROM {} WHERE stage = $1 AND producer = $2 FOR SHARE",
+        tables.cursor()
+    );
+    let replay = transaction
+        .query_opt(&replay, &[&stage, &replay_cursor(producer)])
+        .await?;
+    if replay.is_some() {
+        let (stage, producer) = named();
+        return Err(AdoptError::ReplayUnfinished { stage, producer });
+    }
+    let own = previous_offset.filter(|_| previous_path == Some(path_id));
+    if let Some(cursor) = own.filter(|cursor| *cursor <= adopting.reach(producer)) {
+        let (stage, producer) = named();
+        return Err(AdoptError::Ours {
+            stage,
+            producer,
+            cursor,
+        });
+    }
+    let Bounds { oldest, head, .. } = adopting.bounds();
     let next_offset = match (*keep_cursor, previous_offset) {
-        (false, _) => adopting.bounds().oldest,
+        (false, _) => oldest,
         (true, Some(kept)) => kept,
-        (true, None) => adopting.cursor(producer).ok_or_else(|| AdoptError::NoCursor {
-            stage: stage.to_owned(),
-            producer: producer.clone(),
+        (true, None) => adopting.cursor(producer).ok_or_else(|| {
+            let (stage, producer) = named();
+            AdoptError::NoCursor { stage, producer }
         })?,
     };
+    if next_offset > head {
+        let (stage, producer) = named();
+        return Err(AdoptError::BeyondHead {
+            stage,
+            producer,
+            cursor: next_offset,
+            head,
+        });
+    }
     transaction
         .execute(
             &format!(
@@ -172,6 +248,8 @@ pub async fn adopt(target: &Target, adoption: &Adoption) -> Result<Adopted, Adop
         .await?;
     transaction.commit().await?;
     adopting.ack(producer, next_offset).await?;
+    // From now on the cursor is one of this stage's, whatever was held before.
+    adopting.begun(producer).await?;
     Ok(Adopted {
         previous_path,
         previous_offset,

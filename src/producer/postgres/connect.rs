@@ -22,6 +22,7 @@ use super::target::Target;
 use crate::exit::{ExitReason, RunnerError};
 use crate::producer::Start;
 use crate::record::Offset;
+use crate::stage::path::{held_cursor, replay_of};
 use crate::stage::report::Outcomes;
 
 /// What taking one lane's row came to.
@@ -29,7 +30,9 @@ enum Claimed {
     /// It is ours.
     Yes(Taking),
     /// An operator has to decide first.
-    Held(String),
+    Held(HoldCause),
+    /// The row is gone, which only an operator can have done.
+    RowGone,
     /// Somebody else has it.
     Fenced,
     /// It is from before we had it.
@@ -141,8 +144,12 @@ impl Delivery {
                     lane.refusals.remember(taking.refused);
                     self.begin(index, taking.claim, taking.beginning).await?;
                 }
-                Ok(Claimed::Held(reason)) => {
-                    self.lanes[index].hold(&reason, "");
+                Ok(Claimed::Held(cause)) => {
+                    self.roll_back().await;
+                    self.hold(index, cause).await?;
+                }
+                Ok(Claimed::RowGone) => {
+                    self.lanes[index].hold(CURSOR_ROW_GONE, "");
                     self.roll_back().await;
                 }
                 Ok(Claimed::Fenced) => return Err(self.fenced(index)),
@@ -177,7 +184,7 @@ impl Delivery {
             }
         };
         match decide(found, local, bounds, reach, self.context.start) {
-            Beginning::Hold(cause) => Ok(Claimed::Held(cause.to_string())),
+            Beginning::Hold(cause) => Ok(Claimed::Held(cause)),
             beginning => {
                 let stage = lane.stage.as_ref();
                 let known = match (found, counted) {
@@ -217,7 +224,7 @@ impl Delivery {
             } => (claim, next, outcomes),
             Retaken::Fenced => return Ok(Claimed::Fenced),
             Retaken::Earlier => return Ok(Claimed::Earlier),
-            Retaken::Gone => return Ok(Claimed::Held(CURSOR_ROW_GONE.to_owned())),
+            Retaken::Gone => return Ok(Claimed::RowGone),
         };
         let counted = match (counted, next == lane.cursor || lane.key.is_replay()) {
             (counted, true) => counted,
@@ -230,17 +237,18 @@ impl Delivery {
         };
         client.batch_execute("COMMIT").await?;
         let (known, bounds) = (Some(lane.cursor), lane.stage.bounds());
-        Ok(
-            match decide(Some(next), known, bounds, bounds.reserved, Start::Oldest) {
-                Beginning::Hold(cause) => Claimed::Held(cause.to_string()),
-                beginning => Claimed::Yes(Taking {
-                    claim,
-                    beginning,
-                    outcomes: counted,
-                    refused: Vec::new(),
-                }),
-            },
-        )
+        // What is reserved grows while a cursor beyond it is held, and does not make it one of this stage's.
+        let held_at = lane.stage.cursor(&held_cursor(&lane.key.producer));
+        let reach = held_at.map_or(bounds.reserved, |held| held.min(bounds.reserved));
+        Ok(match decide(Some(next), known, bounds, reach, Start::Oldest) {
+            Beginning::Hold(cause) => Claimed::Held(cause),
+            beginning => Claimed::Yes(Taking {
+                claim,
+                beginning,
+                outcomes: counted,
+                refused: Vec::new(),
+            }),
+        })
     }
 
     async fn begin(
@@ -279,6 +287,20 @@ impl Delivery {
         Ok(())
     }
 
+    /// An operator has to decide where this lane begins.
+    async fn hold(&mut self, index: usize, cause: HoldCause) -> Result<(), RunnerError> {
+        let lane = &mut self.lanes[index];
+        if let HoldCause::StageOlder { reach, .. } = cause
+            && !lane.ends_when_held
+        {
+            // What is staged while it is held would make the cursor look like one of this stage's before long.
+            let noted = lane.stage.hold(&lane.key.producer, reach).await;
+            noted.map_err(stage_failed)?;
+        }
+        lane.hold(&cause.to_string(), "");
+        Ok(())
+    }
+
     async fn claim_failed(&mut self, index: usize, error: &tokio_postgres::Error) {
         let reason = describe(error);
         match action_for(error) {
@@ -298,14 +320,18 @@ impl Delivery {
     /// The error of an engine that was taken over.
     pub(super) fn fenced(&self, index: usize) -> RunnerError {
         let key = &self.lanes[index].key;
-        RunnerError::new(
-            ExitReason::Fenced,
-            format!(
+        let message = match replay_of(&key.producer) {
+            Some(producer) => format!(
+                "the replay of stage {} by {producer} was taken up by another `stage-inspect replay`, which goes on with it",
+                key.stage
+            ),
+            None => format!(
                 "stage {} of producer {} was taken over by another engine, which delivers it now. Stop one of the two; to give \
                  it back to this one, start this one again after the other has stopped",
                 key.stage, key.producer
             ),
-        )
+        };
+        RunnerError::new(ExitReason::Fenced, message)
     }
 
     /// The error of an engine under which the database went back in time. Whether another engine delivers by now can't be told by

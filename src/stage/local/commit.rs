@@ -114,20 +114,12 @@ impl Writer {
         let mut new = false;
         for (name, lane) in &self.lanes {
             let entry = entry_of(&lane.state, lane.reserved);
-            // Locked until they are written: a cursor that is being forgotten must not come back.
-            let cursors = lock(&lane.state.cursors);
-            let booked = self.booked.get(name);
-            if booked.is_none_or(|(known, _)| *known != entry) {
+            if self.booked.get(name) != Some(&entry) {
                 meta.put_stage(name, &entry)?;
+                self.booked.insert(name.clone(), entry);
                 new = true;
             }
-            for (producer, next) in &*cursors {
-                if booked.is_none_or(|(_, known)| known.get(producer) != Some(next)) {
-                    meta.put_cursor(name, producer, *next)?;
-                    new = true;
-                }
-            }
-            self.booked.insert(name.clone(), (entry, cursors.clone()));
+            new |= lock(&lane.state.cursors).write_down(&meta, name)?;
         }
         Ok(new)
     }

@@ -104,6 +104,10 @@ impl Database {
         let reason = match attempt {
             Ok(Ok(db)) => {
                 let opened = Self::synced(db, dir, poison)?;
+                // sled makes a snapshot when it opens; made by root, the engine's own user could not read it.
+                if let Some(parent) = dir.parent() {
+                    disk::adopt_owner(dir, parent)?;
+                }
                 std::fs::remove_file(&mark).map_err(|source| DiskError::Io {
                     action: "remove",
                     path: mark,
@@ -204,6 +208,9 @@ impl Database {
         let marked = mark_of(&self.dir).and_then(|mark| {
             if !mark.exists() {
                 disk::create_file(&mark)?;
+                if let Some(parent) = mark.parent() {
+                    disk::adopt_owner(&mark, parent)?;
+                }
             }
             Ok(())
         });

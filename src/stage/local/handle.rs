@@ -9,10 +9,12 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::cursors;
 use super::reader;
 use super::state::{Command, Shared, StageState, lock, read};
 use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::envelope::MAX_MESSAGE;
+use crate::stage::path::held_cursor;
 use crate::stage::report::Report;
 use crate::stage::{
     Accepted, Appended, Bounds, Gap, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
@@ -39,6 +41,17 @@ impl LocalStage {
         } else {
             Ok(())
         }
+    }
+
+    /// Changes the book, which waits for the disk, on a thread where it may.
+    async fn write_down(
+        &self,
+        change: impl FnOnce(&Shared, &StageState) -> Result<(), String> + Send + 'static,
+    ) -> Result<(), StageError> {
+        self.check()?;
+        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&self.state));
+        let written = tokio::task::spawn_blocking(move || shared.checked(change(&shared, &state))).await;
+        written.unwrap_or_else(|_| Err(self.shared.ended()))
     }
 }
 
@@ -130,7 +143,7 @@ impl Stage for LocalStage {
     async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError> {
         self.check()?;
         // Backwards as well: a sink that was restored from a backup wants again what it no longer has.
-        lock(&self.state.cursors).insert(producer.to_owned(), next);
+        lock(&self.state.cursors).set(producer, next);
         self.state.changed.send_replace(());
         // With the acks there may be room again.
         self.shared
@@ -140,24 +153,32 @@ impl Stage for LocalStage {
     }
 
     fn cursor(&self, producer: &str) -> Option<Offset> {
-        lock(&self.state.cursors).get(producer).copied()
+        lock(&self.state.cursors).now().get(producer).copied()
     }
 
     fn bounds(&self) -> Bounds {
         self.shared.bounds(&self.state)
     }
 
+    async fn pin(&self, cursor: &str, next: Offset) -> Result<(), StageError> {
+        let cursor = cursor.to_owned();
+        self.write_down(move |shared, state| cursors::pin(shared, state, &cursor, next))
+            .await
+    }
+
     fn reach(&self, producer: &str) -> Offset {
         let bounds = self.bounds();
-        if lock(&self.state.begun).contains(producer) {
-            bounds.head
-        } else {
-            bounds.given_from
-        }
+        let held = self.cursor(&held_cursor(producer));
+        bounds.reach(lock(&self.state.begun).contains(producer), held)
     }
 
     async fn begun(&self, producer: &str) -> Result<(), StageError> {
         self.check()?;
+        let held = held_cursor(producer);
+        if self.cursor(&held).is_some() {
+            self.write_down(move |shared, state| cursors::forget(shared, state, &held).map(drop))
+                .await?;
+        }
         if lock(&self.state.begun).insert(producer.to_owned()) {
             self.state.changed.send_replace(());
         }
@@ -177,7 +198,7 @@ impl Stage for LocalStage {
 
     async fn report(&self, producer: &str, report: &Report) -> bool {
         let known = self.state.producers.iter().any(|name| name == producer)
-            || lock(&self.state.cursors).contains_key(producer);
+            || lock(&self.state.cursors).now().contains_key(producer);
         if known {
             let heard = (report.clone(), Timestamp::now());
             lock(&self.state.reports).insert(producer.to_owned(), heard);

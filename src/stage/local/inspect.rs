@@ -3,7 +3,7 @@
 //! [`LocalPath::inspect`] opens a path that no engine runs on; it recovers it, for sled writes when it opens, but drops
 //! nothing. An engine answers in the same way, through [`StagePath`].
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::batches;
+use super::cursors;
 use super::gaps;
 use super::lock::Holder;
 use super::options::{Durability, LocalOptions, OnFull, OpenError, Retention, StageRole, Tuning};
@@ -24,7 +25,7 @@ use super::state::{Shared, StageState, lock, read};
 use crate::record::Offset;
 use crate::stage::path::{
     BatchPage, BatchQuery, GenerationSummary, Glance, PathSummary, ProducerSummary, RecordPage, Route,
-    StagePath, StageSummary,
+    StagePath, StageSummary, held_cursor, held_of,
 };
 use crate::stage::report::{Balance, Delivery};
 use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
@@ -98,7 +99,7 @@ impl LocalPath {
         let stage = shared.stages.get(stage).filter(|_| !shared.room.is_closed())?;
         Some(Glance {
             bounds: shared.bounds(stage),
-            cursors: lock(&stage.cursors).clone(),
+            cursors: lock(&stage.cursors).now().clone(),
             begun: lock(&stage.begun).clone(),
             gaps: Some(read(&stage.gaps).as_slice().to_vec()),
         })
@@ -123,8 +124,15 @@ impl LocalPath {
         let Some(stage) = shared.stages.get(stage).cloned() else {
             return Ok(None);
         };
+        // Held until the work is done, whether or not somebody waits for it still.
+        let look = Arc::clone(&shared.looks).acquire_owned().await;
+        let look = look.map_err(|_| shared.ended())?;
         let working = Arc::clone(&shared);
-        let done = spawn_blocking(move || work(&working, &stage)).await;
+        let done = spawn_blocking(move || {
+            let _look = look;
+            work(&working, &stage)
+        })
+        .await;
         done.unwrap_or_else(|error| {
             // The runtime cancels blocking work only when it ends.
             if error.is_panic() {
@@ -191,7 +199,9 @@ impl StagePath for LocalPath {
                         what: format!("producer {producer} of stage {}", stage.name),
                     });
                 }
-                shared.checked(forget_cursor(shared, stage, &producer))
+                // What is noted of its cursor in the sink goes with it.
+                shared.checked(cursors::forget(shared, stage, &held_cursor(&producer)))?;
+                shared.checked(cursors::forget(shared, stage, &producer))
             })
             .await?;
         Ok(forgotten.unwrap_or(false))
@@ -216,19 +226,6 @@ impl StagePath for LocalPath {
     }
 }
 
-fn forget_cursor(shared: &Shared, stage: &StageState, producer: &str) -> Result<bool, String> {
-    let mut cursors = lock(&stage.cursors);
-    if cursors.remove(producer).is_none() {
-        return Ok(false);
-    }
-    lock(&stage.reports).remove(producer);
-    stage.changed.send_replace(());
-    let meta = shared.meta()?;
-    meta.remove_cursor(&stage.name, producer)?;
-    meta.commit()?;
-    Ok(true)
-}
-
 /// Records everything in the stage as dropped, so that it pins nothing, and forgets its cursors.
 fn forget_messages(shared: &Shared, stage: &StageState) -> Result<u64, String> {
     let bounds = shared.bounds(stage);
@@ -240,9 +237,9 @@ fn forget_messages(shared: &Shared, stage: &StageState) -> Result<u64, String> {
         .sum();
     lock(&stage.ring).forget_before(bounds.head);
     shared.record_gaps(stage, dense.into_iter().map(dropped).collect())?;
-    let producers: Vec<_> = lock(&stage.cursors).keys().cloned().collect();
+    let producers: Vec<_> = lock(&stage.cursors).now().keys().cloned().collect();
     for producer in producers {
-        forget_cursor(shared, stage, &producer)?;
+        cursors::forget(shared, stage, &producer)?;
     }
     Ok(messages)
 }
@@ -251,34 +248,47 @@ fn summary(shared: &Shared, stage: &StageState) -> StageSummary {
     let bounds = shared.bounds(stage);
     let gaps = read(&stage.gaps).clone();
     let pending = |from: Offset| gaps.count_between(from.max(bounds.oldest), bounds.head);
-    let mut producers: BTreeMap<_, _> = stage.producers.iter().map(|name| (name.clone(), None)).collect();
-    let cursors = lock(&stage.cursors).clone();
     let refused = stage.refused.load(Ordering::Relaxed);
     let reports = lock(&stage.reports).clone();
-    producers.extend(cursors.into_iter().map(|(name, cursor)| (name, Some(cursor))));
+    let known = lock(&stage.cursors).now().clone();
+    let held: Vec<_> = known.keys().filter_map(|name| held_of(name)).collect();
+    let names: BTreeSet<_> = stage
+        .producers
+        .iter()
+        .map(String::as_str)
+        .chain(
+            known
+                .keys()
+                .map(String::as_str)
+                .filter(|name| held_of(name).is_none()),
+        )
+        .chain(held)
+        .collect();
+    let of_producer = |name: &str| {
+        let cursor = known.get(name).copied();
+        let delivery = reports.get(name).map(|(report, heard_at)| Delivery {
+            condition: report.condition.clone(),
+            heard_at: *heard_at,
+            balance: report
+                .passed
+                .map(|passed| Balance::of(passed, bounds, &gaps, refused)),
+        });
+        ProducerSummary {
+            cursor,
+            pending: pending(cursor.unwrap_or(bounds.oldest)),
+            held_at: known.get(&held_cursor(name)).copied(),
+            delivery,
+        }
+    };
     StageSummary {
         name: stage.name.clone(),
         messages: pending(bounds.oldest),
         refused,
-        producers: producers
+        producers: names
             .into_iter()
-            .map(|(name, cursor)| {
-                let pending = pending(cursor.unwrap_or(bounds.oldest));
-                let delivery = reports.get(&name).map(|(report, heard_at)| Delivery {
-                    condition: report.condition.clone(),
-                    heard_at: *heard_at,
-                    balance: report
-                        .passed
-                        .map(|passed| Balance::of(passed, bounds, &gaps, refused)),
-                });
-                let summary = ProducerSummary {
-                    cursor,
-                    pending,
-                    delivery,
-                };
-                (name, summary)
-            })
+            .map(|name| (name.to_owned(), of_producer(name)))
             .collect(),
+        begun: lock(&stage.begun).clone(),
         gaps: gaps.as_slice().to_vec(),
         generations: shared
             .catalog()

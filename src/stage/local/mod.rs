@@ -39,6 +39,7 @@ pub mod trial;
 
 mod batches;
 mod commit;
+mod cursors;
 mod database;
 pub(super) mod gaps;
 mod generation;

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::cursors::Cursors;
 use super::disk::{self, ReserveFile};
 use super::handle::LocalStage;
 use super::lock::{Holder, PathLock, not_writable};
@@ -91,7 +92,7 @@ impl LocalPath {
             state.reserved.store(from.entry.reserved.get(), Ordering::SeqCst);
             state.refused.store(from.entry.refused, Ordering::Relaxed);
             *write(&state.gaps) = from.gaps;
-            *lock(&state.cursors) = from.cursors;
+            *lock(&state.cursors) = Cursors::booked(from.cursors);
             lanes.insert(
                 name.clone(),
                 Lane {

@@ -16,6 +16,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
+use super::cursors::Cursors;
 use super::database::{Database, Poison};
 use super::disk::{self, FileSum, ReserveFile};
 use super::gaps::{GapChange, GapList};
@@ -35,6 +36,9 @@ const OPEN_ROOM_SEGMENTS: u64 = 2;
 /// Free space without which nothing is written in the book: a few of its segments. An error of sled ends the path, so that
 /// it must not be met with a full disk.
 const BOOK_ROOM: u64 = 2 << 20;
+
+/// Threads that look into the disk at a time for those who only look.
+const MAX_LOOKS: usize = 8;
 
 /// What the committing thread is asked to do.
 pub(super) enum Command {
@@ -76,7 +80,7 @@ pub(super) struct StageState {
     /// Messages that a full stage refused.
     pub(super) refused: AtomicU64,
     pub(super) gaps: RwLock<GapList>,
-    pub(super) cursors: Mutex<BTreeMap<String, Offset>>,
+    pub(super) cursors: Mutex<Cursors>,
     /// Producers that have begun since the path was opened.
     pub(super) begun: Mutex<BTreeSet<String>>,
     /// What producers have told of their deliveries, and when.
@@ -145,6 +149,7 @@ impl StageState {
     /// as a configured producer has not begun.
     pub(super) fn least_cursor(&self) -> Option<Offset> {
         let cursors = lock(&self.cursors);
+        let cursors = cursors.now();
         if self.producers.iter().any(|name| !cursors.contains_key(name)) {
             return Some(Offset::ZERO);
         }
@@ -187,6 +192,9 @@ pub(super) struct Shared {
     /// Held from the question whether there is room to open a sealed database until it is open: two at a time would count
     /// on the same room.
     pub(super) opening: Mutex<()>,
+    /// Places for those who only look: on a full disk each of them waits on a thread until a database can be opened, and who has
+    /// asked may have gone and ask again meanwhile.
+    pub(super) looks: Arc<Semaphore>,
     /// When the commit that is under way began, for the watchdog.
     pub(super) commit_began: Mutex<Option<Instant>>,
 }
@@ -224,6 +232,7 @@ impl Shared {
             failure: watch::Sender::new(None),
             reserve: Mutex::new(parts.reserve),
             opening: Mutex::default(),
+            looks: Arc::new(Semaphore::new(MAX_LOOKS)),
             commit_began: Mutex::new(None),
         }
     }
@@ -372,6 +381,7 @@ fn report(stage: &str, change: &GapChange) {
                     from,
                     to,
                     messages = gap.messages,
+                    why = gap.why,
                     "messages are lost from the disk"
                 );
             }

@@ -114,7 +114,7 @@ pub(super) struct Writer {
     pub(super) uncommitted_payload: usize,
     pub(super) uncommitted_since: Option<Instant>,
     /// What the book has of each stage.
-    pub(super) booked: BTreeMap<String, (StageEntry, BTreeMap<String, Offset>)>,
+    pub(super) booked: BTreeMap<String, StageEntry>,
     housekept: Instant,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, IF_MATCH};
@@ -43,7 +43,10 @@ pub enum ClientError {
     /// Another life of the engine answers.
     #[error("the engine was started again meanwhile; try again")]
     OtherLife,
-    /// The connection broke, or the answer is none.
+    /// The connection broke: the engine stops, or has ended.
+    #[error("the engine is gone, or has broken off the connection: {0}")]
+    Lost(String),
+    /// The answer is none.
     #[error("the engine did not answer as expected: {0}")]
     Broken(String),
     /// The engine has not answered in time.
@@ -162,12 +165,12 @@ impl Client {
         let request = request.body(Full::new(body)).map_err(broken)?;
         let exchange = async {
             let stream = connect(&self.directory).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
             let connection = AbortOnDropHandle::new(tokio::spawn(async move {
                 // What breaks it is seen where the answer is read.
                 drop(connection.await);
             }));
-            let response = sender.send_request(request).await.map_err(broken)?;
+            let response = sender.send_request(request).await.map_err(lost)?;
             Ok::<_, ClientError>(Answer {
                 response,
                 _connection: connection,
@@ -189,7 +192,7 @@ impl Answer {
         loop {
             match self.response.body_mut().frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(broken(error)),
+                Some(Err(error)) => return Err(lost(error)),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
@@ -208,7 +211,8 @@ impl Answer {
         let body = Limited::new(response.into_body(), MAX_ANSWER);
         match timeout(ANSWER_TIME, body.collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) => Err(ClientError::Broken(error.to_string())),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ClientError::Broken(error.to_string())),
+            Ok(Err(error)) => Err(ClientError::Lost(crate::exit::chain(error.as_ref()))),
             Err(_) => Err(ClientError::TimedOut),
         }
     }
@@ -245,6 +249,10 @@ impl Answer {
 
 fn broken(error: impl std::error::Error) -> ClientError {
     ClientError::Broken(crate::exit::chain(&error))
+}
+
+fn lost(error: hyper::Error) -> ClientError {
+    ClientError::Lost(crate::exit::chain(&error))
 }
 
 /// A name as a piece of a route.

@@ -44,9 +44,11 @@ fn is_final(error: &ClientError) -> bool {
     match error {
         ClientError::Forbidden(_) | ClientError::OtherProtocol(_) | ClientError::NotFound(_) => true,
         ClientError::Stage(error) => !matches!(error, StageError::Failed { .. } | StageError::Closed),
-        ClientError::NoEngine | ClientError::OtherLife | ClientError::Broken(_) | ClientError::TimedOut => {
-            false
-        }
+        ClientError::NoEngine
+        | ClientError::OtherLife
+        | ClientError::Lost(_)
+        | ClientError::Broken(_)
+        | ClientError::TimedOut => false,
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::record::Offset;
 use crate::stage::local::gaps::GapList;
-use crate::stage::path::{Glance, StageSummary};
+use crate::stage::path::{Glance, StageSummary, held_cursor};
 use crate::stage::{Bounds, Given, StageError};
 
 /// How a stage stands with its engine.
@@ -46,16 +46,15 @@ impl Mirror {
     /// What the stage was when this life of the engine was first asked.
     pub(super) fn new(summary: &StageSummary, life: Uuid) -> Self {
         let (head, head_seen) = watch::channel(summary.bounds.head);
-        let cursors = summary
-            .producers
-            .iter()
-            .filter_map(|(name, producer)| Some((name.clone(), producer.cursor?)))
-            .collect();
+        let producers = || summary.producers.iter();
+        let cursors = producers().filter_map(|(name, producer)| Some((name.clone(), producer.cursor?)));
+        let held = producers().filter_map(|(name, producer)| Some((held_cursor(name), producer.held_at?)));
+        let cursors = cursors.chain(held).collect();
         Self {
             state: Mutex::new(State {
                 bounds: summary.bounds,
                 cursors,
-                begun: BTreeSet::new(),
+                begun: summary.begun.clone(),
                 gaps: GapList::from_stored(summary.gaps.clone()),
             }),
             head: Mutex::new(Some(head)),
@@ -73,8 +72,10 @@ impl Mirror {
         self.state().cursors.get(producer).copied()
     }
 
-    pub(super) fn has_begun(&self, producer: &str) -> bool {
-        self.state().begun.contains(producer)
+    pub(super) fn reach(&self, producer: &str) -> Offset {
+        let state = self.state();
+        let held = state.cursors.get(&held_cursor(producer)).copied();
+        state.bounds.reach(state.begun.contains(producer), held)
     }
 
     pub(super) fn count_between(&self, from: Offset, to: Offset) -> u64 {

@@ -20,7 +20,7 @@ use super::wire::{Ack, RecordParams};
 use crate::backoff::Backoff;
 use crate::record::{Batch, Offset};
 use crate::stage::envelope::{self, Assembler};
-use crate::stage::path::{Glance, RecordPage, StoredRecord};
+use crate::stage::path::{Glance, RecordPage, StoredRecord, held_cursor};
 use crate::stage::report::Report;
 use crate::stage::{Accepted, Bounds, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError, StagedBatch};
 
@@ -110,6 +110,7 @@ impl RemoteStage {
                 ClientError::Stage(StageError::Failed { .. } | StageError::Closed)
                 | ClientError::NoEngine
                 | ClientError::OtherLife
+                | ClientError::Lost(_)
                 | ClientError::Broken(_)
                 | ClientError::TimedOut => {
                     tracing::debug!(stage = self.name, %error, "asking the engine again");
@@ -138,16 +139,14 @@ impl RemoteStage {
         })
     }
 
-    /// Sets a producer's cursor in one life of the engine.
-    pub(super) async fn put_cursor(
-        &self,
-        life: Uuid,
-        producer: &str,
-        next: Offset,
-    ) -> Result<Glance, ClientError> {
-        let route = format!("{}/cursors/{}", self.route(), escaped(producer));
-        let answer = self.client.put(&route, Some(life), &Ack { next }).await?;
-        answer.json().await
+    /// Sets a cursor.
+    async fn set_cursor(&self, cursor: &str, ack: Ack) -> Result<(), StageError> {
+        let route = &format!("{}/cursors/{}", self.route(), escaped(cursor));
+        let put = |life| async move { self.client.put(route, Some(life), &ack).await?.json().await }.boxed();
+        if let Some(glance) = self.ask(put).await? {
+            self.mirror.take(glance);
+        }
+        Ok(())
     }
 
     /// Tells one life of the engine that a producer has begun.
@@ -241,14 +240,11 @@ impl Stage for RemoteStage {
 
     async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError> {
         // Who stops while the engine is away leaves the stage's copy behind; it may be.
-        let name = &producer.to_owned();
-        let glance = self
-            .ask(|life| async move { self.put_cursor(life, name, next).await }.boxed())
-            .await?;
-        if let Some(glance) = glance {
-            self.mirror.take(glance);
-        }
-        Ok(())
+        self.set_cursor(producer, Ack { next, durable: false }).await
+    }
+
+    async fn pin(&self, cursor: &str, next: Offset) -> Result<(), StageError> {
+        self.set_cursor(cursor, Ack { next, durable: true }).await
     }
 
     fn cursor(&self, producer: &str) -> Option<Offset> {
@@ -259,13 +255,30 @@ impl Stage for RemoteStage {
         self.mirror.bounds()
     }
 
-    fn reach(&self, producer: &str) -> Offset {
-        let bounds = self.mirror.bounds();
-        if self.mirror.has_begun(producer) {
-            bounds.head
-        } else {
-            bounds.given_from
+    async fn refresh(&self) -> Result<(), StageError> {
+        // Of records that are not there comes the glance that goes with them.
+        let nothing = ReadLimit {
+            messages: 0,
+            bytes: 0,
+        };
+        let end = Offset::new(u64::MAX);
+        let fetched = self
+            .ask(|life| fetch_records(&self.client, self.route(), Some(life), end, nothing).boxed())
+            .await?;
+        if let Some((_, Some(glance))) = fetched {
+            self.mirror.take(glance);
         }
+        Ok(())
+    }
+
+    fn reach(&self, producer: &str) -> Offset {
+        self.mirror.reach(producer)
+    }
+
+    async fn hold(&self, producer: &str, reach: Offset) -> Result<(), StageError> {
+        // Were the next life of the engine told that it has begun, that would end what is noted now.
+        lock(&self.began).remove(producer);
+        self.pin(&held_cursor(producer), reach).await
     }
 
     async fn begun(&self, producer: &str) -> Result<(), StageError> {

@@ -44,6 +44,9 @@ pub struct Identity {
 pub struct Ack {
     /// Everything before it is delivered.
     pub next: Offset,
+    /// Whether the answer waits until it is on disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
 }
 
 /// The query of `…/records`.
@@ -176,4 +179,6 @@ pub enum RequestErrorKind {
     TooLong,
     /// The request is meant for another life of the engine.
     OtherLife,
+    /// There are as many of its kind as the engine serves at a time.
+    Busy,
 }

@@ -27,6 +27,7 @@ pub(super) async fn begin(
     let (marked, received_from) = beginning.look_at_rows(&session, scope).await?;
     session.client.batch_execute(&facts::begin_sql()).await?;
     let (_, cursor) = facts::lock_own(&session.client, &beginning.tables, &own_key(scope)).await?;
+    facts::refuse_held(scope)?;
     let unfinished =
         facts::replay_row(&session.client, &beginning.tables, &beginning.key, "FOR UPDATE").await?;
     if let Some(row) = unfinished {
@@ -64,7 +65,7 @@ pub(super) async fn begin(
         )
         .await?;
     // Before the commit: between it and the pin, what is to be delivered could be removed.
-    scope.stage.ack(&beginning.key.producer, row.next).await?;
+    scope.stage.pin(&beginning.key.producer, row.next).await?;
     if scope.stage.bounds().oldest > row.next {
         scope
             .path

@@ -13,6 +13,7 @@ use super::decide::{Found, Marked, TableEnd};
 use super::error::OperateError;
 use crate::producer::operate::Scope;
 use crate::record::{Offset, Timestamp};
+use crate::stage::path::held_cursor;
 use crate::stage::report::Passed;
 use crate::stage::{ReadLimit, Stage, StageError};
 
@@ -115,6 +116,19 @@ pub(super) async fn passed(target: &Target, key: &CursorKey) -> Result<Option<Pa
     let cursor = from_sql(row.try_get(0)?);
     let outcomes = outcomes::parse(row.try_get(1)?);
     Ok(outcomes.map(|outcomes| Passed { cursor, outcomes }))
+}
+
+/// Refuses where the cursor is not of this stage's past: what lies before it here was never delivered.
+pub(super) fn refuse_held(scope: &Scope) -> Result<(), OperateError> {
+    let Some(held) = scope.stage.cursor(&held_cursor(&scope.producer)) else {
+        return Ok(());
+    };
+    Err(OperateError::Refused(format!(
+        "delivery of stage {} by {} is held: the cursor in the database is beyond offset {held}, where the stage had not come to \
+         before. Decide that first; the engine tells how",
+        scope.stage.name(),
+        scope.producer
+    )))
 }
 
 /// The row of a replay, if there is one.

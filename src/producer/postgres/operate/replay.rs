@@ -91,9 +91,9 @@ async fn take_up(target: &Target, scope: &Scope) -> Result<(Claim, ReplayRow), O
     let (Some((claim, _)), Some(row)) = (taken, row) else {
         return Err(no_replay(scope));
     };
-    check_head(scope, &row)?;
-    // It may have been lost with the process that began it.
-    scope.stage.ack(&key.producer, row.next).await?;
+    check_head(scope, &row).await?;
+    // It may have been lost with the stage's book, or be behind.
+    scope.stage.pin(&key.producer, row.next).await?;
     Ok((claim, row))
 }
 
@@ -240,8 +240,8 @@ async fn move_end(
 }
 
 /// The stage must hold what was delivered before.
-fn check_head(scope: &Scope, row: &ReplayRow) -> Result<(), OperateError> {
-    let head = scope.stage.bounds().head;
+async fn check_head(scope: &Scope, row: &ReplayRow) -> Result<(), OperateError> {
+    let head = scope.head().await?;
     if row.to <= head {
         return Ok(());
     }

@@ -26,6 +26,7 @@ pub(super) async fn plan(target: &Target, scope: &Scope, to: Offset) -> Result<S
     let row = session.client.batch_execute(&facts::begin_sql()).await;
     row?;
     let (_, from) = facts::lock_own(&session.client, &tables, &own_key(scope)).await?;
+    facts::refuse_held(scope)?;
     session.client.batch_execute("ROLLBACK").await?;
     let mut head = scope.stage.bounds().head;
     if to > head {
@@ -117,6 +118,7 @@ async fn step(
     let tables = OwnTables::new(target.schema());
     session.client.batch_execute(&facts::begin_sql()).await?;
     let (epoch, from) = facts::lock_own(&session.client, &tables, key).await?;
+    facts::refuse_held(scope)?;
     if from >= to {
         session.client.batch_execute("ROLLBACK").await?;
         return Ok(Step {

@@ -145,6 +145,46 @@ async fn a_moved_path_keeps_its_cursor_and_one_without_has_none_to_keep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stage_does_not_adopt_its_own_cursor_and_nothing_is_delivered_twice() {
+    let database = Database::shared().await;
+    let stage = MemoryStage::new("trades");
+    stage.put_numbers(0..100);
+    let engine = Engine::start(database.target(), &[&stage]);
+    until("all is delivered", || engine.stats.delivered.get() == 100).await;
+    for keep_cursor in [false, true] {
+        let refused = adopt(&database.target(), &adoption(&stage, keep_cursor)).await;
+        assert!(
+            matches!(&refused, Err(AdoptError::Ours { cursor, .. }) if cursor.get() == 100),
+            "{refused:?}"
+        );
+    }
+    stage.put_numbers(100..200);
+    until("the engine is not fenced", || engine.stats.delivered.get() == 200).await;
+    engine.stop().await.unwrap();
+    database.holds_exactly("trades", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_the_stage_has_not_come_to_is_not_kept() {
+    let database = Database::shared().await;
+    let target = database.target();
+    let (ours, other) = (MemoryStage::new("trades"), MemoryStage::new("trades"));
+    ours.put_numbers(0..100);
+    other.put_numbers(0..99);
+    drain(target.clone(), &[&ours]).await.unwrap();
+    let row = || database.sql("SELECT stage_path_id, epoch, next_offset FROM _socket_el_cursor");
+    let before = row().await;
+    let refused = adopt(&target, &adoption(&other, true)).await;
+    assert!(
+        matches!(refused, Err(AdoptError::BeyondHead { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(row().await, before);
+    other.put_numbers(99..100);
+    adopt(&target, &adoption(&other, true)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_backend_that_keeps_the_cursors_row_is_terminated() {
     let database = Database::shared().await;
     let stage = MemoryStage::new("trades");

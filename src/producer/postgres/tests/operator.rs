@@ -39,7 +39,11 @@ impl StagePath for MemoryPath {
     }
 
     async fn summary(&self) -> Result<PathSummary, StageError> {
-        Err(StageError::Closed)
+        Ok(PathSummary {
+            id: self.id(),
+            stages: vec![self.0.summary()],
+            generations: Vec::new(),
+        })
     }
 
     async fn batches(&self, _stage: &str, _query: BatchQuery) -> Result<BatchPage, StageError> {

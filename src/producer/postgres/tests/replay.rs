@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::super::PostgresOptions;
+use super::super::adopt::{AdoptError, adopt};
 use super::super::table::Mapping;
 use super::operator::{Operator, everything_from, into_table};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, drain, until};
 use crate::exit::ExitReason;
+use crate::producer::Adoption;
 use crate::producer::operate::{Doubles, Operations as _, ReplayWish};
 use crate::record::Offset;
 use crate::stage::Stage as _;
@@ -281,10 +283,38 @@ async fn who_takes_up_a_replay_fences_whoever_is_at_it() {
     let second = tokio::spawn(async move { second.goes_on().await });
     let fenced = first.await.unwrap().unwrap_err();
     assert_eq!(fenced.reason(), ExitReason::Fenced, "{fenced}");
+    assert!(
+        fenced.to_string().contains("another `stage-inspect replay`"),
+        "{fenced}"
+    );
     holder.batch_execute("ROLLBACK").await.unwrap();
     second.await.unwrap().unwrap();
     database.holds_exactly("trades", 100).await;
     connection.abort();
+}
+
+/// Adopted, the stage would be delivered from its oldest message on, and so twice what the replay has yet to deliver.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cursor_is_adopted_while_a_replay_is_unfinished() {
+    let database = Database::shared().await;
+    let stage = delivered(&database, 1_000).await;
+    let operator = Operator::new(database.target(), &stage);
+    operator.begins(&into_table("again")).await.unwrap();
+    database
+        .sql("DELETE FROM _socket_el_cursor WHERE producer = 'postgres'")
+        .await;
+    let adoption = Adoption {
+        producer: PRODUCER.to_owned(),
+        stage: stage.clone(),
+        keep_cursor: true,
+    };
+    let refused = adopt(&database.target(), &adoption).await;
+    assert!(
+        matches!(refused, Err(AdoptError::ReplayUnfinished { .. })),
+        "{refused:?}"
+    );
+    operator.producer.abandon_replay(&operator.scope).await.unwrap();
+    adopt(&database.target(), &adoption).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,14 @@
 //! Each row of the table of what a start finds, on a real server.
 
+use super::super::adopt::adopt;
 use super::super::{PostgresOptions, PostgresProducer, Target};
+use super::operator::{Operator, everything_from};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, drain, until};
-use crate::producer::Producer as _;
+use crate::producer::operate::Operations as _;
+use crate::producer::{Adoption, Producer as _};
 use crate::record::Offset;
 use crate::stage::Stage as _;
+use crate::stage::path::held_cursor;
 
 /// A database with 300 messages of stage `trades` delivered.
 async fn delivered() -> (Database<'static>, std::sync::Arc<MemoryStage>) {
@@ -88,6 +92,76 @@ async fn a_cursor_beyond_the_reservation_holds_and_skips_nothing() {
     database.set_cursor(&stage, beyond).await;
     stage.put_numbers(300..400);
     is_held(&database, &stage).await;
+}
+
+/// What is staged meanwhile takes the very offsets that the cursor is beyond.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_is_moved_beyond_the_reservation_is_held_however_far_the_stage_comes() {
+    let (database, stage) = delivered().await;
+    let engine = Engine::start(database.target(), &[&stage]);
+    database
+        .until("SELECT epoch::text FROM _socket_el_cursor", "2")
+        .await;
+    let beyond = stage.bounds().reserved.get() + 1;
+    database.set_cursor(&stage, beyond).await;
+    until("it is held", || stage.cursor(&held_cursor(PRODUCER)).is_some()).await;
+    stage.reserve(2 * beyond);
+    stage.put_numbers(300..400);
+    // Each attempt begins with the row.
+    for _ in 0..3 {
+        let before = &database.sql("SELECT updated_at FROM _socket_el_cursor").await[0];
+        let again = format!("SELECT (updated_at > '{before}')::text FROM _socket_el_cursor");
+        database.until(&again, "true").await;
+    }
+    assert_eq!(database.cursor("trades").await, [beyond.to_string()]);
+    assert_eq!(engine.stats.delivered.get(), 0);
+    database.set_cursor(&stage, 300).await;
+    until("it goes on", || engine.stats.delivered.get() == 100).await;
+    assert_eq!(stage.cursor(&held_cursor(PRODUCER)), None);
+    engine.stop().await.unwrap();
+    database.holds_exactly("trades", 400).await;
+}
+
+/// A stage that was restored from a copy, whose engine is started again and again while it is held: what it stages meanwhile
+/// takes the offsets that the cursor is beyond.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_from_elsewhere_is_held_over_restarts_until_an_operator_decides() {
+    let (database, stage) = delivered().await;
+    database.set_cursor(&stage, 350).await;
+    stage.open_again();
+    is_held(&database, &stage).await;
+    for end in [400, 500] {
+        let head = stage.bounds().head.get();
+        stage.put_numbers(head..end);
+        stage.open_again();
+        is_held(&database, &stage).await;
+    }
+    let operator = Operator::new(database.target(), &stage);
+    let refused = [
+        operator.begins(&everything_from(0)).await.map(drop),
+        operator
+            .producer
+            .plan_skip(&operator.scope, Offset::new(450))
+            .await
+            .map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("is held"), "{refused}");
+    }
+    let adoption = Adoption {
+        producer: PRODUCER.to_owned(),
+        stage: stage.clone(),
+        keep_cursor: false,
+    };
+    stage.expire(300);
+    adopt(&database.target(), &adoption).await.unwrap();
+    drain(database.target(), &[&stage]).await.unwrap();
+    database.holds_exactly("trades", 500).await;
+    stage.open_again();
+    stage.put_numbers(500..600);
+    drain(database.target(), &[&stage]).await.unwrap();
+    database.holds_exactly("trades", 600).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What these tests share: a server, a stage in memory, an engine, and a proxy that swallows an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::exit::RunnerError;
 use crate::private_postgres::{Options, PrivatePostgres};
 use crate::producer::{Producer as _, ProducerContext, RunUntil, Start};
 use crate::record::{Batch, Offset, Timestamp};
+use crate::stage::path::{StageSummary, held_cursor};
 use crate::stage::report::Report;
 use crate::stage::{
     Accepted, Appended, Bounds, Gap, GapCause, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
@@ -177,6 +178,7 @@ struct State {
     batches: Vec<Arc<StagedBatch>>,
     oldest: Offset,
     reserved: Offset,
+    given_from: Offset,
     cursors: BTreeMap<String, Offset>,
     /// Offsets that were never given.
     holes: Vec<std::ops::Range<u64>>,
@@ -191,6 +193,7 @@ impl MemoryStage {
     pub(super) fn at_path(name: &str, path_id: Uuid) -> Arc<Self> {
         let state = State {
             reserved: Offset::new(1 << 20),
+            given_from: Offset::new(1 << 20),
             ..State::default()
         };
         Arc::new(Self {
@@ -231,6 +234,16 @@ impl MemoryStage {
         self.head.send_replace(Offset::new(head + offsets));
     }
 
+    /// As when the stage is opened again after a clean stop.
+    pub(super) fn open_again(&self) {
+        self.state.lock().unwrap().given_from = *self.head.borrow();
+    }
+
+    /// The next reservation.
+    pub(super) fn reserve(&self, end: u64) {
+        self.state.lock().unwrap().reserved = Offset::new(end);
+    }
+
     /// Removes what is before `oldest`.
     pub(super) fn expire(&self, oldest: u64) {
         let mut state = self.state.lock().unwrap();
@@ -241,6 +254,21 @@ impl MemoryStage {
     /// What a producer has told last.
     pub(super) fn told(&self, producer: &str) -> Option<Report> {
         self.state.lock().unwrap().reports.get(producer).cloned()
+    }
+
+    /// What it says of itself, without its cursors.
+    pub(super) fn summary(&self) -> StageSummary {
+        let bounds = self.bounds();
+        StageSummary {
+            name: self.name.clone(),
+            bounds,
+            messages: bounds.head.get() - bounds.oldest.get(),
+            refused: 0,
+            producers: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            gaps: Vec::new(),
+            generations: vec![0],
+        }
     }
 
     /// Whether there was such a cursor.
@@ -325,6 +353,11 @@ impl Stage for MemoryStage {
         self.state.lock().unwrap().cursors.get(producer).copied()
     }
 
+    async fn begun(&self, producer: &str) -> Result<(), StageError> {
+        self.forget_cursor(&held_cursor(producer));
+        Ok(())
+    }
+
     fn bounds(&self) -> Bounds {
         let staged = self.given_before(Offset::new(u64::MAX)).messages;
         let state = self.state.lock().unwrap();
@@ -332,7 +365,7 @@ impl Stage for MemoryStage {
             oldest: state.oldest,
             head: *self.head.borrow(),
             reserved: state.reserved,
-            given_from: state.reserved,
+            given_from: state.given_from,
             staged,
             is_uncounted: false,
         }

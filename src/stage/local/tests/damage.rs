@@ -224,6 +224,7 @@ async fn an_inspected_path_shows_its_stages_batches_and_outages() {
         ProducerSummary {
             cursor: Some(Offset::new(15)),
             pending: 55,
+            held_at: None,
             delivery: None
         }
     );

@@ -4,7 +4,8 @@
 use super::support::*;
 use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::envelope::MAX_MESSAGE;
-use crate::stage::local::{LocalOptions, LocalPath, OnFull};
+use crate::stage::local::{LocalOptions, LocalPath, OnFull, disk};
+use crate::stage::path::StagePath as _;
 use crate::stage::{GapCause, ReadLimit, StageError};
 
 const LIMIT: ReadLimit = ReadLimit {
@@ -40,6 +41,61 @@ async fn a_cursor_that_goes_back_pins_again_and_is_kept_over_a_restart() {
         local.overview().generations.len() == 1
     })
     .await;
+}
+
+/// Settings with which nothing is written in the book but by a roll.
+fn without_housekeeping(path: &std::path::Path) -> LocalOptions {
+    let mut settings = options(path);
+    settings.tuning.housekeeping = std::time::Duration::from_secs(3600);
+    settings
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_forgotten_and_comes_back_at_the_same_offset_is_kept_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open_with(without_housekeeping(dir.path()));
+    stage.ack("other", Offset::new(5)).await.unwrap();
+    fill(&stage, 60).await;
+    assert!(
+        local.overview().generations.len() > 1,
+        "written in the book by a roll"
+    );
+    assert!(local.forget_producer(STAGE, "other").await.unwrap());
+    stage.ack("other", Offset::new(5)).await.unwrap();
+    local.close().unwrap();
+    let (_local, stage) = open(dir.path());
+    assert_eq!(stage.cursor("other"), Some(Offset::new(5)));
+}
+
+#[tokio::test]
+async fn a_pin_and_a_hold_and_its_end_are_durable_whoever_is_killed_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("path");
+    let mut settings = without_housekeeping(&path);
+    // Nothing is made or renamed while it is copied.
+    settings.tuning.seal_bytes = u64::MAX;
+    let (_local, stage) = open_with(settings);
+    fill(&stage, 10).await;
+    stage.pin("pinned", Offset::new(3)).await.unwrap();
+    stage.hold(PRODUCER, Offset::new(4)).await.unwrap();
+    assert_eq!(stage.reach(PRODUCER), Offset::ZERO, "never more than without it");
+
+    let killed = dir.path().join("killed");
+    disk::copy_tree(&path, &killed).unwrap();
+    let (copy, of_copy) = open_with(without_housekeeping(&killed));
+    assert!(of_copy.bounds().given_from.get() > 1000, "behind the reservation");
+    assert_eq!(of_copy.cursor("pinned"), Some(Offset::new(3)));
+    assert_eq!(of_copy.reach(PRODUCER), Offset::new(4));
+    let held = copy.overview().stages[0].producers[PRODUCER].held_at;
+    assert_eq!(held, Some(Offset::new(4)));
+    of_copy.begun(PRODUCER).await.unwrap();
+    assert_eq!(of_copy.reach(PRODUCER), of_copy.bounds().head);
+
+    let again = dir.path().join("again");
+    disk::copy_tree(&killed, &again).unwrap();
+    let (copy, of_copy) = open_with(without_housekeeping(&again));
+    assert_eq!(of_copy.reach(PRODUCER), of_copy.bounds().given_from);
+    assert_eq!(copy.overview().stages[0].producers[PRODUCER].held_at, None);
 }
 
 #[tokio::test]

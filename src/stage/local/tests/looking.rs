@@ -1,13 +1,16 @@
 //! Looking into a path through [`StagePath`]: the records as they are stored, and forgetting what has left the configuration.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::damage::{overwrite, place_in_file, sealed};
 use super::support::*;
 use crate::record::Offset;
 use crate::stage::envelope::{self, Assembler};
+use crate::stage::local::state::lock;
 use crate::stage::local::{LocalOptions, LocalPath, Retention, StageRole};
-use crate::stage::path::{RecordPage, StagePath};
+use crate::stage::path::{BatchPosition, BatchQuery, RecordPage, StagePath};
 use crate::stage::{Gap, GapCause, ReadLimit, SharedStage, StageError};
 
 const PAGE: ReadLimit = ReadLimit {
@@ -224,4 +227,93 @@ async fn a_stage_that_left_is_forgotten_whole_recorded_as_dropped_and_pins_nothi
     let (local, stage) = open_with(settings);
     assert_eq!(append(&stage, vec![payload(0, 10)]).await[0].0, 160);
     assert_eq!(local.overview().stage(STAGE).unwrap().messages, 1);
+}
+
+/// On a full disk a sealed generation is opened once there is room, and whoever wants to see it waits on a thread until then, even
+/// when nobody waits for the answer any more.
+#[test]
+fn looks_that_nobody_waits_for_any_more_take_no_thread_from_the_pipeline() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(20)
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open(dir.path());
+    runtime.block_on(async {
+        fill(&stage, 200).await;
+        until("the first one is closed", || {
+            local.shared().settle(0, Duration::ZERO).unwrap_or(false)
+        })
+        .await;
+    });
+    let local = Arc::new(local);
+    let no_room = lock(&local.shared().opening);
+    let query = BatchQuery {
+        from: BatchPosition::default(),
+        since: None,
+        only_outages: false,
+        limit: 1,
+    };
+    runtime.block_on(async {
+        for _ in 0..40 {
+            let local = Arc::clone(&local);
+            let mut look = Box::pin(async move { local.batches(STAGE, query).await });
+            assert!(futures_util::poll!(&mut look).is_pending());
+        }
+        let other = tokio::task::spawn_blocking(|| ());
+        let other = tokio::time::timeout(Duration::from_secs(30), other).await;
+        other.expect("a thread for the pipeline").unwrap();
+    });
+    drop(no_room);
+    local.close().unwrap();
+}
+
+/// Root's umask may leave to nobody else what sled makes when it opens a database.
+#[tokio::test]
+async fn what_root_leaves_in_the_path_of_another_user_is_that_users() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can give files away: not tried");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open(dir.path());
+    fill(&stage, 10).await;
+    local.close().unwrap();
+    // A sled file without its snapshot gets a new one.
+    for entry in std::fs::read_dir(dir.path().join("g-0")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let (uid, gid) = (65_534, 65_533);
+    let give = |path: &std::path::Path| std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
+    for_each_below(dir.path(), &mut |path, _| give(path));
+    give(dir.path());
+    let local = LocalPath::inspect_tuned(dir.path(), &[], tiny()).unwrap();
+    local.close().unwrap();
+    let mut others = Vec::new();
+    for_each_below(dir.path(), &mut |path, found| {
+        if (found.uid(), found.gid()) != (uid, gid) {
+            others.push(path.to_owned());
+        }
+    });
+    assert!(others.is_empty(), "{others:?}");
+    assert!(
+        std::fs::read_dir(dir.path().join("g-0")).unwrap().count() > 2,
+        "sled has made its snapshot again"
+    );
+}
+
+fn for_each_below(dir: &std::path::Path, visit: &mut impl FnMut(&std::path::Path, &std::fs::Metadata)) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let found = std::fs::symlink_metadata(&path).unwrap();
+        visit(&path, &found);
+        if found.is_dir() {
+            for_each_below(&path, visit);
+        }
+    }
 }
