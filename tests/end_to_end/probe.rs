@@ -109,9 +109,12 @@ async fn the_runners_that_are_printed_pass_check_and_make_the_table_that_is_show
     let heartbeats = "SELECT count(*) FROM trades WHERE type NOT IN ('trade', 'book')";
     assert_eq!(database.number(heartbeats).await, Some(0));
 
-    let mut text = workspace.start(&[&["probe"], &arguments[..]].concat());
+    // The same messages in the same order, for people.
+    let feed = Feed::start(&workspace, &["--file", "feed.jsonl", "--repeat", "--rate", "500"]).await;
+    let arguments = [&["probe", &*feed.url], &arguments[1..]].concat();
+    let mut text = workspace.start(&arguments);
     text.ends_with(0).await;
-    let text = text.stdout();
+    let text = text.stdout().replace(&feed.url, report["uri"].as_str().unwrap());
     assert!(
         text.contains(config.trim_end()) && text.contains(shown.trim_end()),
         "{text}"

@@ -55,9 +55,18 @@ impl Standing {
         self.has_news = true;
     }
 
-    /// There is no connection.
+    /// There is no connection. With something to do, it is trouble that a connection alone does not end: a full disk lets us
+    /// connect, and refuses the rows again.
     pub(super) fn connecting(&mut self, why: &str, what_to_do: &str) {
         self.show(DeliveryState::Connecting, why, what_to_do);
+        let is_own = |trouble: &Trouble| trouble.state != DeliveryState::Connecting;
+        if !what_to_do.is_empty() && !self.trouble.as_ref().is_some_and(is_own) {
+            self.trouble = Some(Trouble {
+                state: DeliveryState::Connecting,
+                why: why.to_owned(),
+                what_to_do: what_to_do.to_owned(),
+            });
+        }
     }
 
     /// There is a connection again.
@@ -176,6 +185,26 @@ mod tests {
         assert!(!standing.idle());
         assert_eq!(standing.shown().state, DeliveryState::Idle);
         assert_eq!(standing.shown().why, "");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_has_to_mend_is_shown_while_connections_come_and_go_and_not_in_place_of_what_holds_the_stage()
+     {
+        let mut standing = Standing::new();
+        let shown = |standing: &Standing| (standing.shown().state, standing.shown().why.clone());
+        standing.connecting("disk full", "make room");
+        let since = standing.shown().since;
+        standing.connected();
+        standing.delivering();
+        assert_eq!(shown(&standing), (DeliveryState::Connecting, "disk full".into()));
+        standing.connecting("disk full", "make room");
+        assert_eq!(standing.shown().since, since);
+        standing.connected();
+        standing.held("no rights", "grant them");
+        standing.connecting("disk full", "make room");
+        standing.connected();
+        assert_eq!(shown(&standing), (DeliveryState::Held, "no rights".into()));
+        assert!(standing.committed());
     }
 
     #[tokio::test(start_paused = true)]
