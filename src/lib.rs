@@ -19,6 +19,7 @@
 //! | [`stage`] | the trait of a durable ordered queue, its implementation on sled, and the one that asks another process |
 //! | [`producer`] | the trait, and the `postgres` variety |
 //! | [`config`] | `config.yml` and profiles: from text with positions to typed values |
+//! | [`json_path`] | places in JSON, as the configuration names them |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`registry`] | which varieties of runners exist; other crates add theirs here |
 //! | [`feed`] | a server that plays messages, for trying and testing without a network |
@@ -36,6 +37,7 @@ pub mod consumer;
 pub mod control;
 pub mod exit;
 pub mod feed;
+pub mod json_path;
 pub mod manual;
 mod name;
 pub mod pipeline;

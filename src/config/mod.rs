@@ -10,6 +10,7 @@
 mod file;
 mod literal;
 mod parse;
+mod paths;
 pub mod percent;
 mod problem;
 mod profile;

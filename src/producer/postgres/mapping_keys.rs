@@ -27,7 +27,7 @@ pub(super) fn read_mapping(section: &mut Section<'_>, defaults: &Mapping) -> Map
     let raw = kind.map_or(defaults.raw, |kind| kind == Kind::Raw);
     let mut mapping = Mapping {
         raw,
-        records: read_path(section, "records", Plural::Allowed).unwrap_or_else(|| defaults.records.clone()),
+        records: read_path(section, "records").unwrap_or_else(|| defaults.records.clone()),
         include: defaults.include.clone(),
         columns: defaults.columns.clone(),
         new_keys: section.or("new_keys", defaults.new_keys),
@@ -142,17 +142,7 @@ pub(super) fn read_when(section: &mut Section<'_>) -> When {
     let keys: Vec<_> = conditions.keys().collect();
     let read = keys.into_iter().filter_map(|key| {
         let values = conditions.literals(key);
-        let path = match key.parse::<Path>() {
-            Ok(path) if path.is_plural() => {
-                conditions.problem_in_key(key, 0, "must name a single value; [*] stands for many");
-                None
-            }
-            Ok(path) => Some(path),
-            Err(error) => {
-                conditions.problem_in_key(key, error.at, &error.to_string());
-                None
-            }
-        };
+        let path = conditions.path_of_key(key);
         let values = values?.into_iter().map(|literal| match literal {
             Literal::Null => Some(Scalar::Null),
             Literal::Bool(value) => Some(Scalar::Bool(value)),
@@ -168,19 +158,10 @@ pub(super) fn read_when(section: &mut Section<'_>) -> When {
     When(read.collect())
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Plural {
-    Allowed,
-    Refused,
-}
-
-fn read_path(section: &mut Section<'_>, key: &str, plural: Plural) -> Option<Path> {
+/// The path at `key`, which may stand for many values.
+fn read_path(section: &mut Section<'_>, key: &str) -> Option<Path> {
     let text: String = section.optional(key)?;
     match text.parse::<Path>() {
-        Ok(path) if plural == Plural::Refused && path.is_plural() => {
-            section.problem(key, "must name a single value; [*] stands for many");
-            None
-        }
         Ok(path) => Some(path),
         Err(error) => {
             section.problem_within(key, error.at, &error.to_string());
@@ -199,7 +180,7 @@ fn read_include(section: &mut Section<'_>) -> Vec<Include> {
             include.problem(name, "needs the path of its value, as in $.stream");
         }
         Some(Include {
-            path: read_path(&mut include, name, Plural::Refused)?,
+            path: include.single_path(name)?,
             name: column_name(&mut include, name)?,
         })
     });
@@ -217,10 +198,7 @@ fn read_columns(section: &mut Section<'_>) -> Vec<DeclaredColumn> {
             let Some(mut column) = columns.section(name) else {
                 continue;
             };
-            (
-                read_path(&mut column, "path", Plural::Refused),
-                read_type(&mut column, "type"),
-            )
+            (column.single_path("path"), read_type(&mut column, "type"))
         } else {
             (None, read_type(&mut columns, name))
         };

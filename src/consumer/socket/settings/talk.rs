@@ -8,7 +8,7 @@ use serde_yaml::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::liveness::Ping;
-use super::super::pattern::{Path, Pattern, Scalar};
+use super::super::pattern::{Pattern, Scalar};
 use super::super::script::{EXPECT_TIMEOUT, Expect, MAX_STEP_BYTES, Outgoing, Step, file_of, names_files};
 use super::PingMessage;
 use crate::config::Section;
@@ -182,9 +182,9 @@ fn read_tests(mut section: Section<'_>) -> Option<Pattern> {
     let paths: Vec<&str> = section.keys().filter(|key| *key != REGEX_KEY).collect();
     for key in paths {
         let values = read_values(&mut section, key);
-        let path = Path::parse(key).map_err(|error| section.problem(key, &error.to_string()));
+        let path = section.path_of_key(key);
         pattern = match (pattern, path, values) {
-            (Some(pattern), Ok(path), Some(values)) => Some(pattern.with_field(path, values)),
+            (Some(pattern), Some(path), Some(values)) => Some(pattern.with_field(path, values)),
             _ => None,
         };
     }

@@ -152,7 +152,7 @@ idle_timeoud: 5s
         "subscribe[1].sned: unknown key",
         "subscribe[2].expect: expected a mapping",
         "subscribe[3].expect.$.event: must be a single value, or a list",
-        "subscribe[3].expect.event: is no path",
+        "subscribe[3].expect.event: a path begins with $",
         "subscribe[3].send: is a step of its own",
         "subscribe[3].timeout: must be more than 0s",
         "subscribe[4].expect.regex: is no regular expression: unclosed group",

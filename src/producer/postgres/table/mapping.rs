@@ -1,8 +1,8 @@
 //! How the messages of a stage become rows, and of which table: what the mapping's keys in `config.yml` say, parsed.
 
 use super::column_type::ColumnType;
-use super::path::{Path, Step};
 use super::when::When;
+use crate::json_path::{Path, Step};
 
 /// Columns that a table may have before new keys go to `_extra`, unless `max_columns` says otherwise.
 pub const MAX_COLUMNS: usize = 500;

@@ -4,7 +4,7 @@
 //! lets the column's type choose how the raw text is written ([`encode`]) into [`rows`]. What the table lacks is
 //! gathered by [`infer`], becomes SQL in [`change`] and is done by [`alter`]; [`loading`] has the statements that take the rows.
 //!
-//! What the configuration asks for beyond that is a [`Mapping`] for each table: the paths ([`path`]) of all are gathered into
+//! What the configuration asks for beyond that is a [`Mapping`] for each table: the [paths](crate::json_path) of all are gathered into
 //! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
 //! which columns the values found belong to; [`column_type`] knows the types that can be declared.
 //!
@@ -33,7 +33,6 @@ mod loading;
 mod mapping;
 mod memory;
 mod name;
-mod path;
 mod plan;
 mod record;
 mod router;
@@ -64,12 +63,12 @@ pub use mapping::{
     RouterOptions, TableOptions,
 };
 pub use memory::{LEARNED_AT_ONCE, MemoryTable, TypedColumn};
-pub use path::{Path, PathError, Step};
 pub use router::Router;
 pub use rows::{CopyRows, Row};
 pub use sample::{Sample, Sampled};
 pub use when::{Condition, Scalar, When};
 
+pub use crate::json_path::{Path, PathError, Step};
 use crate::record::{Message, Offset};
 use infer::Wanted;
 use keys::Keys;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::path::{Path, Step};
+use crate::json_path::{Path, Step};
 
 /// Sources that one stage may have, and so the tables: their sets are kept as bits.
 pub(super) const MAX_SOURCES: usize = 64;

@@ -357,9 +357,9 @@ fn elements_of(walk: &mut Walk<'_>, depth: u32) -> Result<(bool, bool), Rejectio
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::path::Path;
     use super::super::record::FieldName;
     use super::*;
+    use crate::json_path::Path;
 
     fn path(text: &str) -> Path {
         text.parse().unwrap()

@@ -2,9 +2,9 @@
 
 use super::encode::{Decimal, text};
 use super::mapping::Nul;
-use super::path::Path;
 use super::record::Value;
 use super::walk::Kind;
+use crate::json_path::Path;
 
 /// Conditions, all of which a message must meet.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,10 +11,10 @@ use super::infer::Wanted;
 use super::keys::{self, Keys, Target};
 use super::layout::{Layout, Role};
 use super::mapping::{Mapping, NewKeys, Nul};
-use super::path::Step;
 use super::record::{FieldName, Scanned, Value};
 use super::rows::CopyRows;
 use super::walk::Kind;
+use crate::json_path::Step;
 use crate::record::{Offset, Timestamp};
 
 /// A place of the tuple for which the record has no field.

@@ -1,10 +1,15 @@
-//! Paths into JSON, as the mapping's keys name them: `$`, `$.data`, `$['odd key']`, `$[2][3]`, `$.data[*]`.
+//! Paths into JSON, as the configuration names them: `$`, `$.data`, `$['odd key']`, `$[2][3]`, `$.data[*]`.
 //!
 //! A small part of JSONPath (RFC 9535): members, elements counted from 0, and all elements. Parsed once, and displayed as
-//! it would be written, so that what is displayed parses to the same path.
+//! it would be written, so that what is displayed parses to the same path. [`Finder`] looks for what stands at single
+//! values' paths; a mapping has a search of its own.
+
+mod find;
 
 use std::fmt;
 use std::str::FromStr;
+
+pub use find::{Finder, string_of};
 
 /// Steps of one path. Messages are at most 128 levels deep; nobody writes a path of half that.
 const MAX_STEPS: usize = 32;
@@ -48,7 +53,7 @@ impl Path {
     }
 
     /// Without an `[*]` at its end.
-    pub(super) fn without_last_each(mut self) -> Self {
+    pub(crate) fn without_last_each(mut self) -> Self {
         if self.0.last() == Some(&Step::Each) {
             self.0.pop();
         }
