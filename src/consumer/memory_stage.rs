@@ -178,14 +178,17 @@ impl Stage for MemoryStage {
         Ok(Accepted::new(outcome))
     }
 
-    async fn append_outage(&self, outage: Outage) -> Result<(), StageError> {
+    async fn append_outage(&self, outage: Outage) -> Result<Accepted, StageError> {
+        let (waiter, outcome) = oneshot::channel();
         let mut inner = self.inner.lock().unwrap();
         if inner.failed {
             return Err(failure());
         }
         inner.entries.push(Entry::Outage(outage));
         self.outages.send_modify(|recorded| *recorded += 1);
-        Ok(())
+        let at = Offset::new(*self.appended.borrow());
+        drop(waiter.send(Ok(Appended::Staged { first: at, end: at })));
+        Ok(Accepted::new(outcome))
     }
 
     async fn read(&self, from: Offset, _limit: ReadLimit) -> Result<ReadOutcome, StageError> {

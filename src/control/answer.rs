@@ -71,6 +71,11 @@ async fn route(
             let frames = encode_records(&page, glance);
             Ok(whole(StatusCode::OK, RECORDS_TYPE, frames))
         }
+        Asked::Outages(stage, params) => {
+            let stage = find(served, &stage)?;
+            let to = params.to.unwrap_or_else(|| stage.bounds().head);
+            Ok(json(&stage.outages(params.place(), to).await?))
+        }
         Asked::Messages(stage, params) => {
             let stage = find(served, &stage)?;
             Ok(stream(streams::messages(stage, params, served.stop.clone())))

@@ -11,7 +11,7 @@ use super::MAX_WATCHERS;
 use crate::record::Offset;
 use crate::stage::StageError;
 use crate::stage::path::is_cursor_name;
-use crate::stage::remote::{BatchParams, ErrorBody, ErrorKind, RecordParams, RequestErrorKind};
+use crate::stage::remote::{BatchParams, ErrorBody, ErrorKind, OutageParams, RecordParams, RequestErrorKind};
 
 /// What is asked. Names are decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(super) enum Asked {
     ForgetStage(String),
     Batches(String, BatchParams),
     Records(String, RecordParams),
+    Outages(String, OutageParams),
     Messages(String, MessageParams),
     Watch(String),
     Ack(String, String),
@@ -129,6 +130,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Asked, R
         ["v1", "stages", stage] => (Asked::Stage(owned(stage)), Method::GET),
         ["v1", "stages", stage, "batches"] => (Asked::Batches(owned(stage), params(query)?), Method::GET),
         ["v1", "stages", stage, "records"] => (Asked::Records(owned(stage), params(query)?), Method::GET),
+        ["v1", "stages", stage, "outages"] => (Asked::Outages(owned(stage), params(query)?), Method::GET),
         ["v1", "stages", stage, "messages"] => (Asked::Messages(owned(stage), params(query)?), Method::GET),
         ["v1", "stages", stage, "watch"] => (Asked::Watch(owned(stage)), Method::GET),
         ["v1", "stages", stage, "cursors", producer] if method == Method::DELETE => {

@@ -11,13 +11,13 @@
 //!   never silently stepped over.
 
 pub mod envelope;
+mod gap;
 pub mod local;
 pub mod look;
 pub mod path;
 pub mod remote;
 pub mod report;
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ use self::path::held_cursor;
 use crate::exit::ExitReason;
 use crate::record::{Batch, Offset, Timestamp};
 use report::Report;
+
+pub use gap::{Gap, GapCause, LastSeen, Outage, OutageKind, OutagePage, Period, Place, PlacedOutage, Skip};
 
 /// A durable ordered queue of messages.
 #[async_trait]
@@ -46,11 +48,22 @@ pub trait Stage: Send + Sync + 'static {
     /// When the stage has failed or is closed; the batch is then lost to it.
     async fn append(&self, batch: Batch) -> Result<Accepted, StageError>;
 
-    /// Records a stretch in which messages may have been missed, at this place in the order.
+    /// Queues the record of a stretch in which messages may have been missed, at this place in the order. It is safe only when
+    /// [`Accepted::durable`] has returned.
     ///
     /// # Errors
     /// When the stage has failed or is closed.
-    async fn append_outage(&self, outage: Outage) -> Result<(), StageError>;
+    async fn append_outage(&self, outage: Outage) -> Result<Accepted, StageError>;
+
+    /// Notes that the consumer stops in order, and heard its source until then. It is on disk once the stage is closed.
+    fn note_stop(&self, at: Timestamp) {
+        let _ = at;
+    }
+
+    /// When the source was heard last before this process opened the stage. `None` when it never was, or nobody knows.
+    fn last_seen(&self) -> Option<LastSeen> {
+        None
+    }
 
     /// Reads batches in order from the message at `from`, up to the durable head. Returns at once: empty when
     /// there is nothing new. The first batch returned may begin before `from`; see [`StagedBatch::messages_from`].
@@ -58,6 +71,24 @@ pub trait Stage: Send + Sync + 'static {
     /// # Errors
     /// When the stage has failed or is closed, or what it holds is damaged.
     async fn read(&self, from: Offset, limit: ReadLimit) -> Result<ReadOutcome, StageError>;
+
+    /// The outages from the place `from` on, those that stand before the message at `to` included, as many as one answer
+    /// holds: [`OutagePage::next`] says how far it goes, which is `from` when nobody can tell just now.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    async fn outages(&self, from: Place, to: Offset) -> Result<OutagePage, StageError> {
+        Ok(OutagePage {
+            outages: Vec::new(),
+            next: from.max(to.into()),
+        })
+    }
+
+    /// The place behind the last outage that is durable, to wait on. Whoever is not before it need not ask for
+    /// [`outages`](Self::outages). A stage that records none has a channel without a sender.
+    fn watch_outages(&self) -> watch::Receiver<Place> {
+        watch::Sender::default().subscribe()
+    }
 
     /// Moves the stage's own copy of a producer's cursor: everything before `next` is delivered. To be called
     /// only after the sink has committed. The copy may lag after a crash: the sink's is the truth.
@@ -138,9 +169,9 @@ pub trait Stage: Send + Sync + 'static {
 /// A stage shared between its consumer and its producers.
 pub type SharedStage = Arc<dyn Stage>;
 
-/// A batch that the stage has taken in, but that is not durable yet.
+/// A batch, or an outage, that the stage has taken in, but that is not durable yet.
 #[derive(Debug)]
-#[must_use = "a batch is safe only when `durable` has returned"]
+#[must_use = "it is safe only when `durable` has returned"]
 pub struct Accepted {
     outcome: oneshot::Receiver<Result<Appended, StageError>>,
 }
@@ -151,7 +182,7 @@ impl Accepted {
         Self { outcome }
     }
 
-    /// Waits until the batch and everything before it is on disk.
+    /// Waits until it and everything before it is on disk.
     ///
     /// # Errors
     /// When the stage failed before that.
@@ -166,7 +197,7 @@ impl Accepted {
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// It is durable: its messages have the offsets `first..end`.
+    /// It is durable: its messages have the offsets `first..end`. An outage has none.
     Staged {
         /// Offset of its first message.
         first: Offset,
@@ -198,6 +229,22 @@ pub struct ReadOutcome {
     pub gaps: Vec<Gap>,
     /// Where to read on. Equal to `from` when there was nothing new.
     pub next: Offset,
+}
+
+impl ReadOutcome {
+    /// What of it lies before `end`. A batch that reaches beyond stays whole.
+    #[must_use]
+    pub fn up_to(mut self, end: Offset) -> Self {
+        if end < self.next {
+            self.batches.retain(|batch| batch.first < end);
+            self.gaps.retain(|gap| gap.from < end);
+            for gap in self.gaps.iter_mut().filter(|gap| gap.to > end) {
+                *gap = gap.part(gap.from, end);
+            }
+            self.next = end;
+        }
+        self
+    }
 }
 
 /// A batch as it stands in the stage. Its messages have consecutive offsets.
@@ -261,62 +308,6 @@ impl Bounds {
         let own = if has_begun { self.head } else { self.given_from };
         held_at.map_or(own, |held| held.min(own))
     }
-}
-
-/// Offsets `from..to` that will never (again) be read.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Gap {
-    /// First offset that is missing.
-    pub from: Offset,
-    /// First offset after the gap.
-    pub to: Offset,
-    /// How many messages are missing. 0 for a reservation; `None` when nobody can know.
-    pub messages: Option<u64>,
-    /// Why.
-    pub cause: GapCause,
-    /// What was found where messages are lost, in words, as far as it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// When it was noticed.
-    pub noticed_at: Timestamp,
-}
-
-/// Why offsets hold no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapCause {
-    /// Reserved before an unclean stop and skipped, so that no offset is given twice. No message was there.
-    Reservation,
-    /// Messages that the disk no longer holds, or holds damaged.
-    Lost,
-    /// A generation dropped because the stage was full (`on_full: drop_oldest`) before everything in it was delivered.
-    DroppedOldest,
-    /// Delivered by every producer and past its retention: the cursor that asks is older than the stage's beginning.
-    Expired,
-}
-
-impl fmt::Display for GapCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reservation => "offsets reserved before an unclean stop",
-            Self::Lost => "lost from the disk",
-            Self::DroppedOldest => "dropped because the stage was full",
-            Self::Expired => "past the retention",
-        })
-    }
-}
-
-/// A stretch of time in which the source may have sent messages that nobody received.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Outage {
-    /// When it began.
-    pub from: Timestamp,
-    /// When it ended.
-    pub to: Timestamp,
-    /// How many messages are known to be missing; 0 when nobody can know.
-    pub messages: u64,
-    /// Why, in words, without secrets and payloads: `connection closed by the server (1006)`, `stage full`.
-    pub cause: String,
 }
 
 /// Why a stage could not do what was asked.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::local::gaps::GapList;
 use super::report::{Balance, Delivery, Passed};
-use super::{Bounds, Gap, Outage, ReadLimit, SharedStage, StageError};
+use super::{Bounds, Gap, Outage, Period, Place, ReadLimit, SharedStage, StageError};
 use crate::name;
 use crate::record::{Offset, Timestamp};
 
@@ -244,6 +244,9 @@ pub struct Extent {
     pub end: Offset,
     /// Messages in it.
     pub messages: u64,
+    /// When the first of it was received and the last, outages among it included; `None` when nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Period>,
 }
 
 /// What changes in a stage while it is appended to, delivered and acknowledged.
@@ -255,6 +258,9 @@ pub struct Glance {
     pub cursors: BTreeMap<String, Offset>,
     /// Producers that have begun to deliver since the stage was opened; see [`Stage::begun`](super::Stage::begun).
     pub begun: BTreeSet<String>,
+    /// The place behind the last outage; `None` from an engine that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outages: Option<Place>,
     /// Offsets that hold no message; `None` where they are as they were told before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Vec<Gap>>,

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use socket_el::exit::RunnerError;
 use socket_el::record::{Offset, Timestamp};
-use socket_el::stage::Outage;
 use socket_el::stage::path::{BatchPosition, BatchQuery, BatchSummary};
+use socket_el::stage::{Outage, Skip};
 
 use crate::chosen::{Chosen, choose};
 use crate::cli::Cli;
@@ -44,6 +44,11 @@ pub(crate) struct OutageFacts {
     /// Messages that are known to be missing; 0 when nobody can know.
     pub(crate) messages: u64,
     pub(crate) cause: String,
+    /// What kind of stretch it is: `outage`, `dropped_newest`, `too_large`, `sequence`.
+    pub(crate) kind: &'static str,
+    /// The source's numbers that did not come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skip: Option<Skip>,
 }
 
 impl From<Outage> for OutageFacts {
@@ -52,6 +57,8 @@ impl From<Outage> for OutageFacts {
             from: Time(outage.from),
             to: Time(outage.to),
             messages: outage.messages,
+            kind: outage.kind.name(),
+            skip: outage.kind.skip().cloned(),
             cause: outage.cause,
         }
     }
@@ -210,7 +217,10 @@ async fn write_table(
 
 fn state(batch: &Batch, facts: &StageFacts) -> String {
     match (&batch.outage, batch.delivered_by.len()) {
-        (Some(outage), _) => format!("no connection: {}", escaped(&outage.cause)),
+        (Some(outage), _) => match outage.kind {
+            "outage" => format!("no connection: {}", escaped(&outage.cause)),
+            _ => escaped(&outage.cause),
+        },
         (None, _) if facts.producers.is_empty() => "no producer".to_owned(),
         (None, 0) => "pending".to_owned(),
         (None, delivered) if delivered == facts.producers.len() => "delivered".to_owned(),

@@ -243,6 +243,7 @@ mod tests {
             cause,
             why: None,
             noticed_at: Timestamp::from_micros(0),
+            period: None,
         }
     }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use socket_el::exit::RunnerError;
 use socket_el::record::Offset;
+use socket_el::stage::GapCause;
 use socket_el::stage::path::{BatchPosition, BatchQuery, StageSummary};
 
 use crate::batches::OutageFacts;
@@ -27,7 +28,10 @@ Examples:
 
 Causes: reservation (offsets skipped after an unclean stop: no message was there), lost (the disk no longer holds them, or holds \
 them damaged), dropped_oldest (the stage was full, or they were forgotten), expired (delivered and past the retention), outage \
-(no connection: the feed may have sent messages that nobody received).")]
+(no connection: the feed may have sent messages that nobody received), dropped_newest (the stage was full and refused them), \
+too_large (a message that can't be staged), sequence (the feed's own numbers have a hole).
+
+The same stand in the table _socket_el_gap of the database, once delivery has passed them.")]
 pub(crate) struct GapsArgs {
     /// The stage
     pub(crate) stage: String,
@@ -44,7 +48,7 @@ struct Listing {
 /// A stretch without messages.
 #[derive(Serialize)]
 struct Stretch {
-    cause: Cause,
+    cause: &'static str,
     /// For an outage, the offset of the first message after it.
     from: Offset,
     to: Offset,
@@ -55,30 +59,17 @@ struct Stretch {
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     noticed_at: Option<Time>,
+    /// When what is missing was received, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<Received>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outage: Option<OutageFacts>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Cause {
-    Reservation,
-    Lost,
-    DroppedOldest,
-    Expired,
-    Outage,
-}
-
-impl Cause {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Reservation => "reservation",
-            Self::Lost => "lost",
-            Self::DroppedOldest => "dropped",
-            Self::Expired => "expired",
-            Self::Outage => "outage",
-        }
-    }
+#[derive(Clone, Copy, Serialize)]
+struct Received {
+    from: Time,
+    to: Time,
 }
 
 /// Lists the gaps of a stage.
@@ -103,17 +94,16 @@ pub(crate) async fn gaps(cli: &Cli, args: &GapsArgs) -> Result<(), RunnerError> 
 
 /// The recorded gaps, and what lies before the oldest message without being recorded: it has expired.
 fn of_offsets(stage: &StageSummary) -> Vec<Stretch> {
-    use socket_el::stage::GapCause;
-
     let mut stretches = Vec::new();
     let mut at = Offset::ZERO;
     let expired = |from, to| Stretch {
-        cause: Cause::Expired,
+        cause: GapCause::Expired.name(),
         from,
         to,
         messages: None,
         why: None,
         noticed_at: None,
+        received: None,
         outage: None,
     };
     for gap in &stage.gaps {
@@ -123,17 +113,16 @@ fn of_offsets(stage: &StageSummary) -> Vec<Stretch> {
         }
         at = gap.to;
         stretches.push(Stretch {
-            cause: match gap.cause {
-                GapCause::Reservation => Cause::Reservation,
-                GapCause::Lost => Cause::Lost,
-                GapCause::DroppedOldest => Cause::DroppedOldest,
-                GapCause::Expired => Cause::Expired,
-            },
+            cause: gap.cause.name(),
             from: gap.from,
             to: gap.to,
             messages: gap.messages,
             why: gap.why.clone(),
             noticed_at: Some(Time(gap.noticed_at)),
+            received: gap.period.map(|period| Received {
+                from: Time(period.from),
+                to: Time(period.to),
+            }),
             outage: None,
         });
     }
@@ -160,12 +149,13 @@ async fn outages(chosen: &Chosen) -> Result<Vec<Stretch>, RunnerError> {
         for batch in page.batches {
             if let Some(outage) = batch.outage {
                 stretches.push(Stretch {
-                    cause: Cause::Outage,
+                    cause: outage.kind.name(),
                     from: batch.first,
                     to: batch.first,
                     messages: (outage.messages > 0).then_some(outage.messages),
                     why: None,
                     noticed_at: None,
+                    received: None,
                     outage: Some(OutageFacts::from(outage)),
                 });
             }
@@ -174,6 +164,23 @@ async fn outages(chosen: &Chosen) -> Result<Vec<Stretch>, RunnerError> {
             Some(next) => query.from = next,
             None => return Ok(stretches),
         }
+    }
+}
+
+/// The cause, and which of the source's numbers are missing.
+fn why(outage: &OutageFacts) -> String {
+    let cause = escaped(&outage.cause);
+    let Some(skip) = &outage.skip else {
+        return cause;
+    };
+    let numbers = if skip.first == skip.last {
+        skip.first.to_string()
+    } else {
+        format!("{} to {}", skip.first, skip.last)
+    };
+    match &skip.key {
+        Some(key) => format!("{}: {numbers}: {cause}", escaped(key)),
+        None => format!("{numbers}: {cause}"),
     }
 }
 
@@ -190,19 +197,21 @@ fn shown(listing: &Listing) -> String {
             Some(outage) => (
                 format!("before {}", stretch.from),
                 format!("{} to {}", utc(outage.from.0), utc(outage.to.0)),
-                escaped(&outage.cause),
+                why(outage),
             ),
             None => (
                 format!("{}..{}", stretch.from, stretch.to),
-                stretch
-                    .noticed_at
-                    .map_or_else(|| "-".to_owned(), |time| utc(time.0)),
+                match (stretch.received, stretch.noticed_at) {
+                    (Some(received), _) => format!("{} to {}", utc(received.from.0), utc(received.to.0)),
+                    (None, Some(time)) => format!("noticed {}", utc(time.0)),
+                    (None, None) => "-".to_owned(),
+                },
                 stretch.why.as_deref().map_or(String::new(), escaped),
             ),
         };
         table.push([
             offsets,
-            stretch.cause.words().to_owned(),
+            stretch.cause.to_owned(),
             stretch.messages.map_or_else(|| "?".to_owned(), human_count),
             when,
             why,

@@ -132,6 +132,7 @@ mod tests {
             cause: GapCause::Reservation,
             why: None,
             noticed_at: Timestamp::from_micros(0),
+            period: None,
         };
         let stage = StageSummary {
             name: "trades".to_owned(),

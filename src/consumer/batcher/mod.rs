@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{BatchLimits, ConsumerContext};
 use crate::record::{Batch, Timestamp};
-use crate::stage::{Appended, Outage, SharedStage, StageError};
+use crate::stage::{Appended, Outage, OutageKind, SharedStage, StageError};
 use crate::stats::ConsumerStats;
 
 /// Most batches of one consumer that are appended but not durable.
@@ -140,22 +140,32 @@ impl Batcher {
         Ok(())
     }
 
-    /// Records a stretch in which messages may have been missed, after everything pushed before.
+    /// Records a stretch in which messages may have been missed, after everything pushed before. Must not be cancelled: what
+    /// is open would be lost.
     ///
     /// # Errors
     /// When the stage has failed or is closed.
     pub async fn append_outage(&mut self, outage: Outage) -> Result<(), StageError> {
         self.flush().await?;
-        self.stage.append_outage(outage).await?;
+        self.make_room(0).await?;
+        let accepted = self.stage.append_outage(outage).await?;
         self.stats.gaps.add(1);
+        self.in_flight.push_back(Box::pin(async move {
+            Outcome {
+                messages: 0,
+                bytes: 0,
+                appended: accepted.durable().await,
+            }
+        }));
         Ok(())
     }
 
-    /// Appends what is left and waits until everything is durable.
+    /// Appends what is left, notes that the consumer stops in order, and waits until everything is durable.
     ///
     /// # Errors
     /// When the stage has failed or is closed.
     pub async fn finish(mut self) -> Result<(), StageError> {
+        self.stage.note_stop(Timestamp::now());
         self.flush().await?;
         while let Some(outcome) = self.in_flight.next().await {
             self.settle(outcome)?;
@@ -195,6 +205,7 @@ impl Batcher {
             to: received_at,
             messages: 1,
             cause: format!("a message of {bytes} bytes, more than a batch can hold"),
+            kind: OutageKind::TooLarge,
         })
         .await
     }

@@ -154,6 +154,7 @@ async fn an_outage_stands_between_the_messages_before_and_after_it() {
         to: Timestamp::from_micros(2),
         messages: 0,
         cause: "the line was cut".to_owned(),
+        kind: OutageKind::Disconnected,
     };
     batcher.append_outage(outage.clone()).await.unwrap();
     push_all(&mut batcher, &[b"after"]).await;

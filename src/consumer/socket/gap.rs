@@ -1,13 +1,18 @@
-//! A stretch without a subscribed connection, from the loss of one until the next is subscribed.
+//! A stretch without a subscribed connection, from the loss of one until the next is subscribed. The first one of a process
+//! begins where an earlier process heard its source last.
 //!
 //! It stands in the stage between the messages before and after it. When a server sends data before it has answered
 //! everything, the stretch is recorded in two parts: one before that data, one behind it.
 
 use crate::record::Timestamp;
-use crate::stage::Outage;
+use crate::stage::{LastSeen, Outage, OutageKind};
 
 /// Why the second part of a stretch stands in the stage.
 const UNANSWERED: &str = "the server sent data before all steps of subscribe were done";
+
+/// Why there was no connection before the first one of a process.
+const STOPPED: &str = "the engine was stopped";
+const ENDED: &str = "the engine was killed, or crashed";
 
 /// A stretch that is not over.
 #[derive(Clone, Debug)]
@@ -28,6 +33,12 @@ impl Gap {
             later: None,
             split: false,
         }
+    }
+
+    /// From when an earlier process heard the source last.
+    pub(super) fn since_earlier_run(seen: LastSeen) -> Self {
+        let cause = if seen.stopped { STOPPED } else { ENDED };
+        Self::new(seen.at, cause.to_owned())
     }
 
     /// Another attempt failed; only the last one is told, for there may be thousands.
@@ -61,6 +72,7 @@ impl Gap {
                 Some(later) => format!("{}; then: {later}", self.cause),
                 None => self.cause.clone(),
             },
+            kind: OutageKind::Disconnected,
         }
     }
 

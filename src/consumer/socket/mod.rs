@@ -106,7 +106,7 @@ impl SocketConsumer {
         let status = Status::new(&context.name, uri, Arc::clone(&context.stats));
         let mut backoff = self.settings.backoff.clone();
         let mut delay = Duration::ZERO;
-        let mut gap: Option<Gap> = None;
+        let mut gap = context.stage.last_seen().map(Gap::since_earlier_run);
         while let Some(connection) = self
             .connected(context, &status, batcher, &mut backoff, delay)
             .await?

@@ -6,7 +6,7 @@ use crate::record::{Batch, Offset};
 use crate::stage::path::{StagePath as _, replay_cursor};
 use crate::stage::remote::RemotePath;
 use crate::stage::report::{Condition, DeliveryState, Outcomes, Passed, Report};
-use crate::stage::{Outage, StageError};
+use crate::stage::{Outage, OutageKind, StageError};
 
 #[tokio::test]
 async fn only_the_owner_appends() {
@@ -21,6 +21,7 @@ async fn only_the_owner_appends() {
         to: crate::record::Timestamp::from_micros(2),
         messages: 0,
         cause: String::new(),
+        kind: OutageKind::Disconnected,
     };
     assert!(stage.append_outage(outage).await.is_err());
     engine.stop().await;

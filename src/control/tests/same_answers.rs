@@ -10,7 +10,7 @@ use crate::record::Offset;
 use crate::stage::local::disk;
 use crate::stage::path::{BatchPosition, BatchQuery, StagePath};
 use crate::stage::remote::RemotePath;
-use crate::stage::{GapCause, Outage, ReadLimit};
+use crate::stage::{GapCause, Outage, OutageKind, Place, ReadLimit};
 
 /// What is done to a stage before it is compared.
 #[derive(Clone, Debug)]
@@ -67,8 +67,15 @@ async fn made_by(home: &Path, steps: &[Step]) -> std::path::PathBuf {
                     to: crate::record::Timestamp::from_micros(2),
                     messages: 0,
                     cause: "for the test".to_owned(),
+                    kind: OutageKind::Disconnected,
                 };
-                stage.append_outage(outage).await.unwrap();
+                stage
+                    .append_outage(outage)
+                    .await
+                    .unwrap()
+                    .durable()
+                    .await
+                    .unwrap();
             }
             Step::Crash => {
                 // Nothing is under way: what lies there now is what a kill would leave.
@@ -122,6 +129,16 @@ async fn compare(engine: &Engine, from: u64, limit: ReadLimit) {
         }
         at = here.next;
     }
+    let mut place = Place::from(Offset::new(from.min(head.get())));
+    loop {
+        let page = near.outages(place, head).await.unwrap();
+        assert_eq!(far.outages(place, head).await.unwrap(), page);
+        if page.next.offset >= head {
+            break;
+        }
+        place = page.next;
+    }
+    assert!(*far.watch_outages().borrow() <= *near.watch_outages().borrow());
     let mut query = BatchQuery {
         from: BatchPosition::default(),
         since: None,

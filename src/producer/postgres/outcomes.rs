@@ -292,6 +292,7 @@ mod tests {
             cause,
             why: None,
             noticed_at: Timestamp::default(),
+            period: None,
         };
         let gaps = [
             gap(0, 10, Some(10), GapCause::Lost),

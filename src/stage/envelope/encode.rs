@@ -135,6 +135,7 @@ impl Encoder {
             let (codec, stored) = self.compressor.compress(slice)?;
             let header = Header {
                 kind: Kind::Data,
+                has_details: false,
                 codec,
                 base: place.base,
                 part,
@@ -183,6 +184,7 @@ impl Encoder {
         let part = GAP_PART | sequence;
         let header = Header {
             kind: Kind::Gap,
+            has_details: payload::has_details(outage),
             codec: Codec::None,
             base: head,
             part,

@@ -3,11 +3,15 @@
 //! Little-endian, in this order: magic `SEL1`, version u8, codec u8, kind u8, flags u8 (0), base offset u64, part u32,
 //! parts u32, prev_end u64, count u32, raw_len u32, stored_len u32, received_first i64, received_last i64, crc32c u32.
 //! The checksum covers the stage's name, the key, the 60 bytes before it and everything behind it.
+//!
+//! Version 2 is version 1, but that the payload of a gap says more. It is written only where there is more to say, so that an
+//! older program reads all of a stage that it can understand.
 
 use std::fmt;
 
 use super::{Codec, EnvelopeError, GAP_PART, MAX_PARTS, MAX_PAYLOAD, MAX_STORED, key, parse_key};
 use crate::record::{Offset, Timestamp};
+use crate::stage::Period;
 
 /// Bytes of the header.
 pub(super) const LEN: usize = 64;
@@ -17,8 +21,11 @@ const CHECKSUM_AT: usize = 60;
 
 const MAGIC: [u8; 4] = *b"SEL1";
 
-/// The version that is written.
+/// The version of nearly every record.
 const VERSION: u8 = 1;
+
+/// The version of outages that are more than a stretch without a connection.
+const VERSION_OF_DETAILS: u8 = 2;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +58,8 @@ impl Kind {
 pub struct Header {
     /// What it holds.
     pub kind: Kind,
+    /// Whether the payload of a gap says more than times, messages and cause (version 2). Never for messages.
+    pub has_details: bool,
     /// How its payload is compressed.
     pub codec: Codec,
     /// Offset of its first message; of the head when it was written, for a gap.
@@ -81,6 +90,15 @@ impl Header {
         self.base.advanced_by(self.count.into())
     }
 
+    /// The time from the first message to the last, or that of the outage.
+    #[must_use]
+    pub fn period(&self) -> Period {
+        Period {
+            from: self.received_first,
+            to: self.received_last,
+        }
+    }
+
     /// Whether a whole batch ends with this record: it is the only or the last part of a message.
     #[must_use]
     pub fn is_last_part(&self) -> bool {
@@ -93,11 +111,19 @@ impl Header {
         key(self.base, self.part)
     }
 
+    fn version(&self) -> u8 {
+        if self.has_details {
+            VERSION_OF_DETAILS
+        } else {
+            VERSION
+        }
+    }
+
     /// The value of the record of `stage` with this header and payload.
     pub(super) fn seal(&self, stage: &str, payload: &[u8]) -> Vec<u8> {
         let mut value = Vec::with_capacity(LEN + payload.len());
         value.extend_from_slice(&MAGIC);
-        value.extend_from_slice(&[VERSION, self.codec.code(), self.kind.code(), 0]);
+        value.extend_from_slice(&[self.version(), self.codec.code(), self.kind.code(), 0]);
         value.extend_from_slice(&self.base.get().to_le_bytes());
         value.extend_from_slice(&self.part.to_le_bytes());
         value.extend_from_slice(&self.parts.to_le_bytes());
@@ -113,10 +139,10 @@ impl Header {
         value
     }
 
-    /// Reads the fields of a header of [`VERSION`].
+    /// Reads the fields of a header of a version that is known.
     fn parse(mut bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let bytes = &mut bytes;
-        let [_, _, _, _, _, codec, kind, flags] = take::<8>(bytes)?;
+        let [_, _, _, _, version, codec, kind, flags] = take::<8>(bytes)?;
         if flags != 0 {
             return Err(EnvelopeError::Unknown {
                 what: "flags",
@@ -126,6 +152,7 @@ impl Header {
         Ok(Self {
             codec: Codec::from_code(codec)?,
             kind: Kind::from_code(kind)?,
+            has_details: version == VERSION_OF_DETAILS,
             base: Offset::new(u64::from_le_bytes(take(bytes)?)),
             part: u32::from_le_bytes(take(bytes)?),
             parts: u32::from_le_bytes(take(bytes)?),
@@ -170,6 +197,7 @@ impl Header {
             Kind::Gap if self.part & GAP_PART == 0 => refuse("a gap under a message's key"),
             Kind::Gap if self.parts != 1 || self.count != 0 => refuse("a gap with parts or messages"),
             Kind::Gap => Ok(()),
+            Kind::Data if self.has_details => refuse("messages of a version that has none"),
             Kind::Data => {
                 within("the number of parts", self.parts, MAX_PARTS as usize)?;
                 if self.part >= self.parts {
@@ -225,7 +253,7 @@ pub fn open<'a>(stage: &str, key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, 
 
     // The fields come before the checksum only to name the damage better; nothing is believed yet.
     let parsed = Header::parse(fields);
-    if let (VERSION, Ok(header)) = (version, &parsed) {
+    if let (VERSION | VERSION_OF_DETAILS, Ok(header)) = (version, &parsed) {
         let needed = LEN + header.stored_len as usize;
         if value.len() < needed {
             return Err(EnvelopeError::Truncated {
@@ -249,7 +277,7 @@ pub fn open<'a>(stage: &str, key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, 
     }
 
     match version {
-        VERSION => {}
+        VERSION | VERSION_OF_DETAILS => {}
         0 => {
             return Err(EnvelopeError::Unknown {
                 what: "version",

@@ -7,7 +7,7 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 
 use super::{EnvelopeError, Header, Kind, MAX_ASSEMBLED, MAX_PAYLOAD, MAX_STORED, Sealed};
 use crate::record::{Batch, Timestamp};
-use crate::stage::Outage;
+use crate::stage::{Outage, OutageKind, Skip};
 
 /// What bincode may claim to decode one record. A message takes 2 bytes of a payload at least, and 12 in memory.
 const RECORD_CLAIM: usize = 8 * MAX_STORED;
@@ -17,6 +17,9 @@ const ASSEMBLED_CLAIM: usize = MAX_ASSEMBLED + MAX_STORED;
 
 /// The most bytes of an outage's cause that are kept.
 const MAX_CAUSE: usize = 4096;
+
+/// The most bytes of the key of a hole in the source's numbers that are kept.
+const MAX_KEY: usize = 1024;
 
 /// bincode's standard configuration, which is part of the format, and a limit, which is not.
 fn config<const CLAIM: usize>() -> Configuration<LittleEndian, Varint, Limit<CLAIM>> {
@@ -48,6 +51,70 @@ struct OutageRecord<'a> {
     cause: &'a str,
 }
 
+/// What follows an [`OutageRecord`] in version 2. `key`, `first` and `last` are those of a hole in the source's numbers.
+#[derive(Default, bincode::Encode, bincode::BorrowDecode)]
+struct Details<'a> {
+    kind: u8,
+    key: Option<&'a str>,
+    first: u64,
+    last: u64,
+}
+
+impl<'a> Details<'a> {
+    fn of(kind: &'a OutageKind) -> Self {
+        match kind {
+            OutageKind::Disconnected => Self::default(),
+            OutageKind::DroppedNewest => Self {
+                kind: 1,
+                ..Self::default()
+            },
+            OutageKind::TooLarge => Self {
+                kind: 2,
+                ..Self::default()
+            },
+            OutageKind::Sequence(None) => Self {
+                kind: 4,
+                ..Self::default()
+            },
+            OutageKind::Sequence(Some(skip)) => Self {
+                kind: 3,
+                key: skip.key.as_deref().map(|key| cut(key, MAX_KEY)),
+                first: skip.first,
+                last: skip.last,
+            },
+        }
+    }
+
+    fn kind(self) -> Option<OutageKind> {
+        Some(match self.kind {
+            0 => OutageKind::Disconnected,
+            1 => OutageKind::DroppedNewest,
+            2 => OutageKind::TooLarge,
+            3 => OutageKind::Sequence(Some(Skip {
+                key: self.key.map(str::to_owned),
+                first: self.first,
+                last: self.last,
+            })),
+            4 => OutageKind::Sequence(None),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether an outage needs version 2.
+pub(super) fn has_details(outage: &Outage) -> bool {
+    outage.kind != OutageKind::Disconnected
+}
+
+/// The first `limit` bytes of a text, less the character that would be cut.
+fn cut(text: &str, limit: usize) -> &str {
+    let mut kept = text.len().min(limit);
+    while !text.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    &text[..kept]
+}
+
 /// Bytes that bincode takes for an unsigned number.
 pub(super) fn varint_len(number: u64) -> usize {
     match number {
@@ -72,18 +139,17 @@ pub(super) fn encode_messages(messages: &MessagesOut<'_>, out: &mut Vec<u8>) -> 
 /// Replaces what `out` holds by the payload of this outage. A cause that is too long is cut.
 pub(super) fn encode_outage(outage: &Outage, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
     out.clear();
-    let mut kept = outage.cause.len().min(MAX_CAUSE);
-    while !outage.cause.is_char_boundary(kept) {
-        kept -= 1;
-    }
-    let cause = &outage.cause[..kept];
     let record = OutageRecord {
         from: outage.from.micros(),
         to: outage.to.micros(),
         messages: outage.messages,
-        cause,
+        cause: cut(&outage.cause, MAX_CAUSE),
     };
-    write(&record, out)
+    write(&record, out)?;
+    if has_details(outage) {
+        write(&Details::of(&outage.kind), out)?;
+    }
+    Ok(())
 }
 
 fn write(value: &impl bincode::Encode, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
@@ -156,9 +222,19 @@ pub fn decode_outage(record: &Sealed<'_>) -> Result<Outage, EnvelopeError> {
         (header.raw_len as usize).min(MAX_PAYLOAD),
         &mut buffer,
     )?;
-    let (outage, used) =
+    let (outage, mut used) =
         bincode::borrow_decode_from_slice::<OutageRecord<'_>, _>(&buffer, config::<RECORD_CLAIM>())
             .map_err(|error| refuse(error.to_string()))?;
+    let mut kind = OutageKind::Disconnected;
+    if header.has_details {
+        let (details, more) =
+            bincode::borrow_decode_from_slice::<Details<'_>, _>(&buffer[used..], config::<RECORD_CLAIM>())
+                .map_err(|error| refuse(error.to_string()))?;
+        used += more;
+        kind = details
+            .kind()
+            .ok_or_else(|| refuse("an outage of an unknown kind".to_owned()))?;
+    }
     if used != buffer.len() {
         return Err(refuse("bytes behind the outage".to_owned()));
     }
@@ -174,5 +250,6 @@ pub fn decode_outage(record: &Sealed<'_>) -> Result<Outage, EnvelopeError> {
         to,
         messages: outage.messages,
         cause: outage.cause.to_owned(),
+        kind,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::{Batch, Timestamp};
-use crate::stage::{Outage, StagedBatch};
+use crate::stage::{Outage, OutageKind, Skip, StagedBatch};
 
 mod golden;
 mod properties;
@@ -34,6 +34,7 @@ fn outage() -> Outage {
         to: Timestamp::from_micros(1_700_000_002_500_000),
         messages: 0,
         cause: "connection closed by the server (1006)".to_owned(),
+        kind: OutageKind::Disconnected,
     }
 }
 
@@ -188,6 +189,25 @@ fn a_cause_that_is_too_long_is_cut_at_a_character() {
 }
 
 #[test]
+fn an_outage_of_a_kind_that_is_not_known_is_refused() {
+    let at = Offset::ZERO;
+    let outage = Outage {
+        kind: OutageKind::DroppedNewest,
+        ..outage()
+    };
+    let mut record = Encoder::new(Codec::None)
+        .encode_outage(STAGE, at, at, 0, &outage)
+        .unwrap();
+    // The kind is the first of the last four bytes, which have no key and no numbers.
+    let kind = record.value.len() - 4;
+    assert_eq!(record.value[kind..], [1, 0, 0, 0]);
+    record.value[kind] = 5;
+    reseal(&mut record);
+    let refused = decode_outage(&open_record(&record).unwrap());
+    assert!(matches!(refused, Err(EnvelopeError::Inconsistent { .. })));
+}
+
+#[test]
 fn every_single_bit_flip_of_key_or_value_is_refused() {
     let data = encode(Codec::Lz4, 7, &batch(&[(&[b'a'; 80], 5), (b"b", 6)])).remove(0);
     let at = Offset::new(7);
@@ -242,10 +262,15 @@ fn a_record_of_another_stage_or_under_another_key_is_refused() {
 
 #[test]
 fn a_newer_version_is_refused_as_such_and_a_damaged_version_as_damage() {
-    let newer = forged(|value| value[4] = 2);
-    assert_eq!(open_record(&newer), Err(EnvelopeError::Newer { version: 2 }));
+    let newer = forged(|value| value[4] = 3);
+    assert_eq!(open_record(&newer), Err(EnvelopeError::Newer { version: 3 }));
+    let of_outages = forged(|value| value[4] = 2);
+    assert!(matches!(
+        open_record(&of_outages),
+        Err(EnvelopeError::Inconsistent { .. })
+    ));
     let mut damaged = forged(|_| {});
-    damaged.value[4] = 2;
+    damaged.value[4] = 3;
     assert!(matches!(
         open_record(&damaged),
         Err(EnvelopeError::Checksum { .. })

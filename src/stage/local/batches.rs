@@ -4,7 +4,7 @@ use super::database::Database;
 use super::generation::tree_of;
 use super::state::{Shared, StageState};
 use super::walk::{Walk, WalkError};
-use crate::record::Timestamp;
+use crate::record::{Offset, Timestamp};
 use crate::stage::StageError;
 use crate::stage::envelope::{self, Header, Kind};
 use crate::stage::path::{BatchPage, BatchPosition, BatchQuery, BatchSummary, GenerationState, MAX_BATCHES};
@@ -20,11 +20,11 @@ pub(super) fn page(shared: &Shared, stage: &StageState, query: BatchQuery) -> Re
         at: query.from,
         batches: Vec::new(),
     };
-    for number in looking.generations() {
+    for (number, outages_before) in looking.generations() {
         let Some(database) = shared.database(number)? else {
             continue;
         };
-        looking.look_into(number, &database)?;
+        looking.look_into(number, &database, outages_before)?;
         if looking.batches.len() >= limit {
             return Ok(BatchPage {
                 batches: looking.batches,
@@ -56,8 +56,9 @@ struct Sizes {
 }
 
 impl Looking<'_> {
-    /// The generations that can hold what is asked for, in order.
-    fn generations(&self) -> Vec<u64> {
+    /// The generations that can hold what is asked for, in order, with the offset before which their outages count: a sealed one's
+    /// outages behind its last message stand in a later one as well.
+    fn generations(&self) -> Vec<(u64, Option<Offset>)> {
         let from = self.query.from.offset;
         let since = self.query.since.unwrap_or(Timestamp::from_micros(i64::MIN));
         self.shared
@@ -70,12 +71,23 @@ impl Looking<'_> {
                 // An outage may stand behind the last message.
                 extent.is_none_or(|extent| extent.end >= from)
             })
-            .map(|(number, _)| *number)
+            .map(|(number, generation)| {
+                let end = (generation.entry.state == GenerationState::Sealed).then(|| {
+                    let extent = generation.extents.get(&self.stage.name);
+                    extent.map_or(Offset::ZERO, |extent| extent.end)
+                });
+                (*number, end)
+            })
             .collect()
     }
 
     /// Takes what a generation holds, up to the limit.
-    fn look_into(&mut self, number: u64, database: &Database) -> Result<(), StageError> {
+    fn look_into(
+        &mut self,
+        number: u64,
+        database: &Database,
+        outages_before: Option<Offset>,
+    ) -> Result<(), StageError> {
         let name = &self.stage.name;
         let tree = self.shared.checked(database.tree(&tree_of(name)))?;
         let head = self.stage.head();
@@ -99,7 +111,11 @@ impl Looking<'_> {
                 break;
             };
             let header = step.header;
-            if self.is_passed(&header) || (header.kind == Kind::Data && header.base >= head) {
+            let counts = match header.kind {
+                Kind::Data => header.base < head,
+                Kind::Gap => outages_before.is_none_or(|end| header.base < end),
+            };
+            if self.is_passed(&header) || !counts {
                 continue;
             }
             if header.part == 0 {

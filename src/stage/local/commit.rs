@@ -56,6 +56,11 @@ impl Writer {
             self.step("commit: synced");
         }
         self.uncommitted_payload = 0;
+        // Before the heads: whoever sees a message knows of the outages before it.
+        for (stage, end, at) in self.recorded.drain(..) {
+            stage.seen_at(at);
+            stage.publish_outages(end);
+        }
         if !self.inserted.is_empty() {
             self.publish();
         }
@@ -79,12 +84,9 @@ impl Writer {
                     let extent = generation
                         .extents
                         .entry(inserted.stage.name.clone())
-                        .or_insert(Extent {
-                            first,
-                            end,
-                            messages: 0,
-                        });
+                        .or_insert(Extent::empty_at(first));
                     extent.end = end;
+                    extent.period = self.lanes.get(&inserted.stage.name).and_then(|lane| lane.period);
                     extent.messages += inserted.batch.batch.len() as u64;
                 }
             }
@@ -97,6 +99,9 @@ impl Writer {
             heads.insert(&inserted.stage.name, inserted);
         }
         for last in heads.values() {
+            if let Some(at) = last.batch.batch.received_last() {
+                last.stage.seen_at(at);
+            }
             last.stage.publish_head(last.batch.end());
         }
         for inserted in self.inserted.drain(..) {
@@ -172,11 +177,14 @@ impl Writer {
 /// A stage's entry in the book, with a head that is durable.
 pub(super) fn entry_of(stage: &StageState, reserved: Offset) -> StageEntry {
     let head = stage.head();
+    let heard = *lock(&stage.heard);
     StageEntry {
         reserved,
         head,
         staged: Some(stage.staged(head)),
         is_uncounted: stage.is_uncounted,
         refused: stage.refused.load(Ordering::Relaxed),
+        seen_at: heard.seen_at,
+        stopped_at: heard.stopped_at,
     }
 }

@@ -5,7 +5,7 @@
 //! same words about it, are one gap.
 
 use crate::record::Offset;
-use crate::stage::{Bounds, Gap, GapCause, Given};
+use crate::stage::{Bounds, Gap, GapCause, Given, Period};
 
 /// Gaps of one stage that lie before its oldest message are joined beyond this many: nobody can read there any more.
 pub(super) const MAX_OLD_GAPS: usize = 256;
@@ -61,12 +61,12 @@ impl GapList {
             .filter(|known| known.to > gap.from && known.from < gap.to)
         {
             if from < covered.from {
-                pieces.push(part(gap, from, covered.from));
+                pieces.push(gap.part(from, covered.from));
             }
             from = from.max(covered.to);
         }
         if from < gap.to {
-            pieces.push(part(gap, from, gap.to));
+            pieces.push(gap.part(from, gap.to));
         }
         for piece in pieces {
             self.insert(piece, &mut change);
@@ -111,6 +111,7 @@ impl GapList {
                 cause: GapCause::Expired,
                 why: None,
                 noticed_at: last.noticed_at,
+                period: joined.iter().map(|gap| gap.period).fold(None, Period::joined),
             };
             change.added.push(gap.clone());
             self.gaps.insert(0, gap);
@@ -187,21 +188,6 @@ impl GapList {
     }
 }
 
-/// The part `from..to` of `gap`.
-pub(super) fn part(gap: &Gap, from: Offset, to: Offset) -> Gap {
-    let messages = match gap.messages {
-        Some(0) => Some(0),
-        Some(_) => Some(to.get() - from.get()),
-        None => None,
-    };
-    Gap {
-        from,
-        to,
-        messages,
-        ..gap.clone()
-    }
-}
-
 /// A gap in which every offset was a message.
 pub(in crate::stage) fn of_messages(from: Offset, to: Offset, cause: GapCause) -> Gap {
     Gap {
@@ -211,6 +197,7 @@ pub(in crate::stage) fn of_messages(from: Offset, to: Offset, cause: GapCause) -
         cause,
         why: None,
         noticed_at: crate::record::Timestamp::now(),
+        period: None,
     }
 }
 
@@ -247,6 +234,7 @@ fn join(before: &Gap, after: &Gap) -> Gap {
             .messages
             .zip(after.messages)
             .map(|(one, other)| one + other),
+        period: Period::joined(before.period, after.period),
         ..before.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! A generation: the sled database `g-<n>` with a stretch of every stage of the path.
 //!
-//! One tree per stage, and the tree `path` with what is needed to make the book anew: the path's id, and the
+//! One tree per stage, one beside it with the keys of its outages, and the tree `path` with what is needed to make the book anew: the path's id, and the
 //! ends of the reservations. Records are only ever inserted; a generation goes as a whole.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use super::database::Database;
 use super::options::{OpenError, Tuning};
+use super::outages::{self, Carried};
 use super::trial::SledSettings;
 use super::walk::{Walk, WalkError};
 use crate::record::Offset;
-use crate::stage::Gap;
 use crate::stage::envelope::{self, Kind};
 use crate::stage::path::Extent;
+use crate::stage::{Gap, Period};
 
 /// What a generation's directory begins with.
 const PREFIX: &str = "g-";
@@ -23,6 +24,9 @@ const PREFIX: &str = "g-";
 /// What the name of a stage's tree begins with. A stage's own name never holds a colon, so no other tree's name
 /// is ever taken for one.
 const TREE_PREFIX: &str = "stage:";
+
+/// The same of the tree with the keys of a stage's outages.
+const OUTAGES_PREFIX: &str = "outages:";
 
 /// The tree with the path's own entries, and the keys in it.
 const PATH_TREE: &str = "path";
@@ -44,6 +48,11 @@ pub(super) fn tree_of(stage: &str) -> String {
     format!("{TREE_PREFIX}{stage}")
 }
 
+/// The name of the tree with the keys of a stage's outages.
+pub(super) fn outages_tree_of(stage: &str) -> String {
+    format!("{OUTAGES_PREFIX}{stage}")
+}
+
 /// How the generation that is appended to is opened.
 pub(super) fn open_settings(tuning: &Tuning) -> SledSettings {
     SledSettings {
@@ -60,13 +69,15 @@ pub(super) fn sealed_settings(tuning: &Tuning) -> SledSettings {
     }
 }
 
-/// Makes generation `number` durably, empty but for the path's id and the ends of the reservations.
+/// Makes generation `number` durably, empty but for the path's id, the ends of the reservations, and outages that are carried
+/// over from the one before.
 pub(super) fn create<'a>(
     path: &Path,
     number: u64,
     tuning: &Tuning,
     id: Uuid,
     reserved: impl Iterator<Item = (&'a str, Offset)>,
+    carried: &[Carried],
 ) -> Result<(), OpenError> {
     Database::create(&dir_of(path, number), open_settings(tuning), |db| {
         let tree = db.open_tree(PATH_TREE)?;
@@ -74,7 +85,7 @@ pub(super) fn create<'a>(
         for (stage, end) in reserved {
             insert_reserved(&tree, stage, end)?;
         }
-        Ok(())
+        carried.iter().try_for_each(|carried| carried.insert_into(db))
     })
 }
 
@@ -146,17 +157,22 @@ pub(super) fn scan(database: &Database, stage: &str, known: Option<Extent>) -> R
     let failed = |error| walk_failure(database, error);
     let mut walk = Walk::new(&tree, stage, known.map(|extent| extent.first), until).map_err(failed)?;
     let (mut first, mut messages, mut missing) = (None, 0, Vec::new());
+    let mut period = None;
     while let Some(mut step) = walk.next().map_err(failed)? {
         missing.append(&mut step.missing);
+        period = Period::joined(period, Some(step.header.period()));
         if step.header.kind == Kind::Data && step.header.is_last_part() {
             first.get_or_insert(step.header.base);
             messages += u64::from(step.header.count);
         }
     }
     missing.extend(known.and_then(|extent| walk.missing_up_to(extent.end)));
-    let extent = first
-        .zip(walk.end())
-        .map(|(first, end)| Extent { first, end, messages });
+    let extent = first.zip(walk.end()).map(|(first, end)| Extent {
+        first,
+        end,
+        messages,
+        period,
+    });
     Ok(Scan { extent, missing })
 }
 
@@ -168,6 +184,8 @@ pub(super) struct Ends {
     pub(super) extent: Option<(Offset, Offset)>,
     /// Base and sequence number of the outage that was written last.
     pub(super) last_outage: Option<(Offset, u32)>,
+    /// The time that everything spans, to when the last of it came or ended.
+    pub(super) period: Option<Period>,
 }
 
 /// Looks at both ends of a stage. Records at the end that are no whole batch count as never written.
@@ -177,12 +195,17 @@ pub(super) fn ends(database: &Database, stage: &str) -> Result<Ends, String> {
     let mut found = Ends::default();
     let mut walk = Walk::new(&tree, stage, None, Offset::new(u64::MAX)).map_err(failed)?;
     let mut first = None;
+    let mut began = outages::first_began(database, stage)?;
     while let Some(step) = walk.next().map_err(failed)? {
         if step.header.kind == Kind::Data && step.header.is_last_part() {
             first = Some(step.header.base);
+            let came = step.header.received_first;
+            began = Some(began.map_or(came, |began| began.min(came)));
             break;
         }
     }
+    // What came last, and where it stands: an outage comes before the message of its offset.
+    let (mut last_came, mut last_ended) = (None, None);
     let mut last_base = None;
     for record in tree.iter().rev() {
         let (key, value) = record.map_err(|error| failed(WalkError::Store(error)))?;
@@ -193,6 +216,7 @@ pub(super) fn ends(database: &Database, stage: &str) -> Result<Ends, String> {
         if header.kind == Kind::Gap {
             let sequence = header.part & !envelope::GAP_PART;
             found.last_outage.get_or_insert((header.base, sequence));
+            last_ended.get_or_insert((header.base, header.received_last));
             continue;
         }
         let Some(first) = first else {
@@ -210,9 +234,16 @@ pub(super) fn ends(database: &Database, stage: &str) -> Result<Ends, String> {
             && end > header.base
         {
             found.extent = Some((first, end));
+            last_came = Some((end, header.received_last));
             break;
         }
     }
+    let last = match (last_came, last_ended) {
+        (Some((end, _)), Some((base, ended))) if base >= end => Some(ended),
+        (Some((_, came)), _) => Some(came),
+        (None, ended) => ended.map(|(_, ended)| ended),
+    };
+    found.period = began.zip(last).map(|(from, to)| Period { from, to });
     Ok(found)
 }
 

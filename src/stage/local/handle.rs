@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use super::cursors;
+use super::{cursors, outages};
 use super::reader;
 use super::state::{Command, Shared, StageState, lock, read};
 use crate::record::{Batch, Offset, Timestamp};
@@ -17,7 +17,8 @@ use crate::stage::envelope::MAX_MESSAGE;
 use crate::stage::path::held_cursor;
 use crate::stage::report::Report;
 use crate::stage::{
-    Accepted, Appended, Bounds, Gap, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
+    Accepted, Bounds, Gap, Given, LastSeen, Outage, OutagePage, Place, ReadLimit, ReadOutcome, Stage,
+    StageError,
 };
 
 /// One stage of a path.
@@ -52,6 +53,25 @@ impl LocalStage {
         let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&self.state));
         let written = tokio::task::spawn_blocking(move || shared.checked(change(&shared, &state))).await;
         written.unwrap_or_else(|_| Err(self.shared.ended()))
+    }
+
+    /// Reads from the disk, on a thread where that may take its time.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &StageState) -> Result<T, StageError> + Send + 'static,
+    ) -> Result<T, StageError> {
+        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&self.state));
+        match tokio::task::spawn_blocking(move || work(&shared, &state)).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The runtime cancels blocking work only when it ends.
+                if error.is_panic() {
+                    self.shared.suspect_open();
+                    self.shared.fail("reading the stage panicked");
+                }
+                Err(self.shared.ended())
+            }
+        }
     }
 }
 
@@ -94,9 +114,9 @@ impl Stage for LocalStage {
         Ok(Accepted::new(outcome))
     }
 
-    async fn append_outage(&self, outage: Outage) -> Result<(), StageError> {
+    async fn append_outage(&self, outage: Outage) -> Result<Accepted, StageError> {
         self.check()?;
-        let (answer, outcome) = oneshot::channel::<Result<Appended, StageError>>();
+        let (answer, outcome) = oneshot::channel();
         let command = Command::Outage {
             stage: Arc::clone(&self.state),
             outage,
@@ -106,10 +126,15 @@ impl Stage for LocalStage {
             .commands
             .send(command)
             .map_err(|_| self.shared.ended())?;
-        match outcome.await {
-            Ok(outcome) => outcome.map(drop),
-            Err(_) => Err(self.shared.ended()),
-        }
+        Ok(Accepted::new(outcome))
+    }
+
+    fn note_stop(&self, at: Timestamp) {
+        lock(&self.state.heard).stopped_at = Some(at);
+    }
+
+    fn last_seen(&self) -> Option<LastSeen> {
+        self.state.last_seen
     }
 
     async fn read(&self, from: Offset, limit: ReadLimit) -> Result<ReadOutcome, StageError> {
@@ -125,19 +150,18 @@ impl Stage for LocalStage {
         if let Some(outcome) = reader::read_recent(&self.state, from, head, limit) {
             return Ok(outcome);
         }
-        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&self.state));
-        let reading = tokio::task::spawn_blocking(move || reader::read_disk(&shared, &state, from, limit));
-        match reading.await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // The runtime cancels blocking work only when it ends.
-                if error.is_panic() {
-                    self.shared.suspect_open();
-                    self.shared.fail("reading the stage panicked");
-                }
-                Err(self.shared.ended())
-            }
-        }
+        self.blocking(move |shared, state| reader::read_disk(shared, state, from, limit))
+            .await
+    }
+
+    async fn outages(&self, from: Place, to: Offset) -> Result<OutagePage, StageError> {
+        self.check()?;
+        self.blocking(move |shared, state| outages::page(shared, state, from, to))
+            .await
+    }
+
+    fn watch_outages(&self) -> watch::Receiver<Place> {
+        self.state.outages.subscribe()
     }
 
     async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError> {

@@ -101,6 +101,7 @@ impl LocalPath {
             bounds: shared.bounds(stage),
             cursors: lock(&stage.cursors).now().clone(),
             begun: lock(&stage.begun).clone(),
+            outages: Some(stage.outages_end()),
             gaps: Some(read(&stage.gaps).as_slice().to_vec()),
         })
     }

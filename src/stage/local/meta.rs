@@ -59,6 +59,12 @@ pub(super) struct StageEntry {
     /// Whether there were more, of which nobody can know how many.
     #[serde(default)]
     pub(super) is_uncounted: bool,
+    /// When the last message that is durable came, or the last outage ended. A recent one, as the head is.
+    #[serde(default)]
+    pub(super) seen_at: Option<Timestamp>,
+    /// When its consumer stopped in order the last time; of no meaning once something came later.
+    #[serde(default)]
+    pub(super) stopped_at: Option<Timestamp>,
 }
 
 /// What is kept of a generation.
@@ -78,6 +84,7 @@ impl Extent {
             first: next,
             end: next,
             messages: 0,
+            period: None,
         }
     }
 }

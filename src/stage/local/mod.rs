@@ -44,6 +44,7 @@ mod database;
 pub(super) mod gaps;
 mod generation;
 mod handle;
+mod heard;
 mod inspect;
 mod keeper;
 mod lock;

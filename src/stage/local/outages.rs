@@ -1,10 +1,25 @@
 //! Outages: stretches in which messages may be missing, and those that a full path makes itself.
+//!
+//! An outage is a record of kind gap in its stage's tree, and an entry in the tree beside it that holds the keys of all
+//! outages of the generation, so that they are found without going through the messages.
+//!
+//! Invariant: an outage stands in the generation that holds the first message behind it, and as long as there is none in the open
+//! one. A roll carries it over: whoever has delivered every message of a sealed generation needs nothing of it any more.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::database::Database;
+use super::generation::{outages_tree_of, tree_of};
+use super::state::{Shared, StageState};
 use super::writer::{WaitingBatch, Writer};
-use crate::record::Timestamp;
-use crate::stage::{Appended, Outage};
+use crate::record::{Offset, Timestamp};
+use crate::stage::envelope::{self, EnvelopeError, GAP_PART};
+use crate::stage::path::{Extent, GenerationState};
+use crate::stage::{Appended, Outage, OutageKind, OutagePage, Period, Place, PlacedOutage, StageError};
+
+/// The most outages of one page.
+const MAX_OUTAGES: usize = if cfg!(test) { 4 } else { 500 };
 
 impl Writer {
     /// Inserts the record of an outage, at the present place in the order.
@@ -18,7 +33,23 @@ impl Writer {
             .encode_outage(stage, lane.next, lane.prev_end, lane.outage_sequence, outage)
             .map_err(|error| error.to_string())?;
         lane.outage_sequence += 1;
-        self.insert(stage, record)
+        let place = Place {
+            offset: lane.next,
+            sequence: lane.outage_sequence,
+        };
+        lane.spans(Period {
+            from: outage.from,
+            to: outage.to,
+        });
+        let (state, key) = (Arc::clone(&lane.state), record.key);
+        self.insert(stage, record)?;
+        self.open
+            .database
+            .tree(&outages_tree_of(stage))?
+            .insert(key, &[])
+            .map_err(|error| self.open.database.describe("write to", &error))?;
+        self.recorded.push((state, place, outage.to));
+        Ok(())
     }
 
     /// Drops a batch for which there is no room, and counts it.
@@ -31,6 +62,7 @@ impl Writer {
             to: waiting.batch.received_last().unwrap_or(now),
             messages,
             cause: "stage full".to_owned(),
+            kind: OutageKind::DroppedNewest,
         };
         self.add_refused(&waiting.stage.name, refused);
         drop(waiting.answer.send(Ok(Appended::Dropped { messages })));
@@ -46,6 +78,9 @@ impl Writer {
                 refused.from = more.from.min(refused.from);
                 refused.to = more.to.max(refused.to);
                 refused.messages += more.messages;
+                if more.kind == OutageKind::DroppedNewest {
+                    refused.kind = more.kind;
+                }
             }
             None => lane.refused = Some(more),
         }
@@ -58,4 +93,187 @@ impl Writer {
             None => Ok(()),
         }
     }
+}
+
+/// Outages of one stage as they are stored, to be inserted into the next generation.
+pub(super) struct Carried {
+    pub(super) stage: String,
+    /// Keys and values.
+    pub(super) records: Vec<(sled::IVec, sled::IVec)>,
+    /// The time that they span.
+    pub(super) period: Option<Period>,
+}
+
+impl Carried {
+    /// Puts them into a generation that is being made.
+    pub(super) fn insert_into(&self, db: &sled::Db) -> sled::Result<()> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let tree = db.open_tree(tree_of(&self.stage))?;
+        let index = db.open_tree(outages_tree_of(&self.stage))?;
+        for (key, value) in &self.records {
+            tree.insert(key, value)?;
+            index.insert(key, &[])?;
+        }
+        Ok(())
+    }
+}
+
+/// The outages of a generation behind its last message of the stage, which ends at `end` if there is one.
+pub(super) fn trailing(database: &Database, stage: &str, end: Option<Offset>) -> Result<Carried, String> {
+    let failed = |error: sled::Error| database.describe("read", &error);
+    let tree = database.tree(&tree_of(stage))?;
+    let index = database.tree(&outages_tree_of(stage))?;
+    let mut carried = Carried {
+        stage: stage.to_owned(),
+        records: Vec::new(),
+        period: None,
+    };
+    for entry in index.range(envelope::key(end.unwrap_or(Offset::ZERO), 0)..) {
+        let (key, _) = entry.map_err(failed)?;
+        let Some(value) = tree.get(&key).map_err(failed)? else {
+            continue;
+        };
+        // What does not open is left out: it would be so wherever it stands.
+        if let Ok(sealed) = envelope::open(stage, &key, &value) {
+            carried.period = Period::joined(carried.period, Some(sealed.header.period()));
+            carried.records.push((key, value));
+        }
+    }
+    Ok(carried)
+}
+
+/// When the first outage of a generation began, if it holds one.
+pub(super) fn first_began(database: &Database, stage: &str) -> Result<Option<Timestamp>, String> {
+    let failed = |error: sled::Error| database.describe("read", &error);
+    let index = database.tree(&outages_tree_of(stage))?;
+    let Some((key, _)) = index.first().map_err(failed)? else {
+        return Ok(None);
+    };
+    let value = database.tree(&tree_of(stage))?.get(&key).map_err(failed)?;
+    Ok(value.and_then(|value| {
+        let sealed = envelope::open(stage, &key, &value).ok()?;
+        Some(sealed.header.received_first)
+    }))
+}
+
+/// The outages from a place on, up to those before the message at `to`. Blocks.
+pub(super) fn page(
+    shared: &Shared,
+    stage: &StageState,
+    from: Place,
+    to: Offset,
+) -> Result<OutagePage, StageError> {
+    // What is not durable yet may still come to nothing.
+    let known = stage.outages_end();
+    let end = known.min(Place {
+        offset: to,
+        sequence: u32::MAX,
+    });
+    let mut page = OutagePage {
+        outages: Vec::new(),
+        next: from,
+    };
+    if from < end {
+        for (number, extent) in holders(shared, stage, from.offset, to) {
+            let Some(database) = shared.database(number)? else {
+                continue;
+            };
+            // Those behind its last message stand in a later generation as well.
+            let end = extent.map_or(end, |extent| end.min(extent.end.into()));
+            look_into(shared, stage, &database, end, &mut page)?;
+            if page.outages.len() >= MAX_OUTAGES {
+                return Ok(page);
+            }
+        }
+    }
+    page.next = page.next.max(to.into());
+    if known.offset == to {
+        // Also past those that can't be read any more.
+        page.next = page.next.max(known);
+    }
+    Ok(page)
+}
+
+/// The generations that can hold outages from `from` up to the message at `to`, in order; sealed ones with their stretch.
+fn holders(shared: &Shared, stage: &StageState, from: Offset, to: Offset) -> Vec<(u64, Option<Extent>)> {
+    let mut found = Vec::new();
+    for (number, generation) in shared.catalog().iter() {
+        match (generation.entry.state, generation.extents.get(&stage.name)) {
+            (GenerationState::Open, _) => found.push((*number, None)),
+            (GenerationState::Sealed, Some(extent)) if extent.end > from => {
+                found.push((*number, Some(*extent)));
+                if extent.end > to {
+                    break;
+                }
+            }
+            (GenerationState::Sealed | GenerationState::Dropping, _) => {}
+        }
+    }
+    found
+}
+
+/// Takes what a generation holds before `end`, up to the limit.
+fn look_into(
+    shared: &Shared,
+    stage: &StageState,
+    database: &Database,
+    end: Place,
+    page: &mut OutagePage,
+) -> Result<(), StageError> {
+    let failed = |error: sled::Error| {
+        shared.fail(&database.describe("read", &error));
+        shared.ended()
+    };
+    let name = &stage.name;
+    let tree = shared.checked(database.tree(&tree_of(name)))?;
+    let index = shared.checked(database.tree(&outages_tree_of(name)))?;
+    if end <= page.next {
+        return Ok(());
+    }
+    for entry in index.range(key_of(page.next)..key_of(end)) {
+        let (key, _) = entry.map_err(failed)?;
+        let Some(value) = tree.get(&key).map_err(failed)? else {
+            continue;
+        };
+        match decoded(name, &key, &value) {
+            Ok(outage) => {
+                page.next = outage.place.next();
+                page.outages.push(outage);
+            }
+            Err(error @ EnvelopeError::Newer { .. }) => {
+                return Err(StageError::Damaged {
+                    stage: name.clone(),
+                    offset: page.next.offset,
+                    reason: error.to_string(),
+                });
+            }
+            Err(error) => {
+                tracing::warn!(stage = name, %error, "the record of an outage is damaged and left out");
+            }
+        }
+        if page.outages.len() >= MAX_OUTAGES {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The key of the outage at a place.
+fn key_of(place: Place) -> [u8; 12] {
+    envelope::key(place.offset, GAP_PART | place.sequence.min(!GAP_PART))
+}
+
+fn decoded(stage: &str, key: &[u8], value: &[u8]) -> Result<PlacedOutage, EnvelopeError> {
+    let sealed = envelope::open(stage, key, value)?;
+    let header = sealed.header;
+    Ok(PlacedOutage {
+        place: Place {
+            offset: header.base,
+            sequence: header.part & !GAP_PART,
+        },
+        follows: header.prev_end,
+        outage: envelope::decode_outage(&sealed)?,
+    })
 }

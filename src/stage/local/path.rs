@@ -88,7 +88,7 @@ impl LocalPath {
         let (mut states, mut lanes) = (BTreeMap::new(), BTreeMap::new());
         for (name, from) in continuations {
             let role = roles.iter().find(|role| role.name == name);
-            let state = Arc::new(StageState::new(&name, role, &from.entry));
+            let state = Arc::new(StageState::new(&name, role, &from.entry, from.outage_sequence));
             state.reserved.store(from.entry.reserved.get(), Ordering::SeqCst);
             state.refused.store(from.entry.refused, Ordering::Relaxed);
             *write(&state.gaps) = from.gaps;
@@ -103,6 +103,7 @@ impl LocalPath {
                     reserved: from.entry.reserved,
                     outage_sequence: from.outage_sequence,
                     refused: None,
+                    period: from.period,
                 },
             );
             states.insert(name, state);

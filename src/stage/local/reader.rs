@@ -201,7 +201,7 @@ impl<'a, F: Found> Reading<'a, F> {
             .to
             .min(self.head)
             .min(next_known.unwrap_or(gap.to).max(from.advanced_by(1)));
-        self.gaps.push(gaps::part(gap, from, to));
+        self.gaps.push(gap.part(from, to));
         self.next = to;
     }
 

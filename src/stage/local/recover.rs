@@ -25,9 +25,11 @@ use super::gaps::GapList;
 use super::generation::{self, Ends};
 use super::meta::{self, Book, Meta, StageEntry};
 use super::options::{LocalOptions, OpenError};
+use super::outages::Carried;
 use super::state::Catalog;
 use super::trial::TrialCommand;
 use crate::record::Offset;
+use crate::stage::Period;
 
 /// Where a stage goes on.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub(super) struct Continuation {
     pub(super) prev_end: Offset,
     pub(super) entry: StageEntry,
     pub(super) outage_sequence: u32,
+    /// What the open generation spans.
+    pub(super) period: Option<Period>,
     pub(super) gaps: GapList,
     pub(super) cursors: BTreeMap<String, Offset>,
 }
@@ -82,6 +86,7 @@ pub(super) fn recover(
         open_lost: None,
         open: None,
         ends: BTreeMap::new(),
+        trailing: BTreeMap::new(),
         tools,
         meta,
         id,
@@ -132,4 +137,6 @@ struct Recovery<'a> {
     open: Option<(u64, Arc<Database>)>,
     /// What the open generation holds of each stage.
     ends: BTreeMap<String, Ends>,
+    /// Outages behind the last message of each stage, from generations that the book does not know.
+    trailing: BTreeMap<String, Carried>,
 }

@@ -14,11 +14,12 @@ use super::gaps;
 use super::generation;
 use super::meta::GenerationEntry;
 use super::options::OnFull;
+use super::outages;
 use super::state::{Generation, describe, lock, read};
 use super::writer::{OpenGeneration, Writer};
 use crate::record::{Offset, Timestamp};
-use crate::stage::GapCause;
 use crate::stage::path::{Extent, GenerationState};
+use crate::stage::{Gap, GapCause};
 
 /// A generation that is delivered and past its retention is sealed early once it holds this share of its size, to be dropped.
 const EARLY_SEAL_SHARE: u64 = 4;
@@ -174,7 +175,15 @@ impl Writer {
             .lanes
             .iter()
             .map(|(name, lane)| (name.as_str(), lane.reserved));
-        generation::create(&shared.path, new, tuning, shared.id, reserved)
+        let mut carried = Vec::new();
+        for stage in self.lanes.keys() {
+            let end = shared
+                .catalog()
+                .get(&old)
+                .and_then(|generation| Some(generation.extents.get(stage)?.end));
+            carried.push(outages::trailing(&self.open.database, stage, end)?);
+        }
+        generation::create(&shared.path, new, tuning, shared.id, reserved, &carried)
             .map_err(|error| describe(&error))?;
         self.step("roll: created");
 
@@ -226,8 +235,9 @@ impl Writer {
                 bytes: 0,
             },
         );
-        for lane in self.lanes.values_mut() {
+        for (lane, carried) in self.lanes.values_mut().zip(&carried) {
             lane.tree = None;
+            lane.period = carried.period;
         }
         let before = std::mem::replace(
             &mut self.open,
@@ -266,9 +276,10 @@ impl Writer {
             };
             let undelivered = stage.least_cursor().unwrap_or(Offset::ZERO).max(extent.first);
             let dropped = read(&stage.gaps).dense_between(undelivered, extent.end);
-            let dropped = dropped
-                .into_iter()
-                .map(|(from, to)| gaps::of_messages(from, to, GapCause::DroppedOldest));
+            let dropped = dropped.into_iter().map(|(from, to)| Gap {
+                period: extent.period,
+                ..gaps::of_messages(from, to, GapCause::DroppedOldest)
+            });
             lock(&stage.ring).forget_before(extent.end);
             shared.record_gaps(stage, dropped.collect())?;
         }

@@ -20,6 +20,7 @@ use super::cursors::Cursors;
 use super::database::{Database, Poison};
 use super::disk::{self, FileSum, ReserveFile};
 use super::gaps::{GapChange, GapList};
+use super::heard::Heard;
 use super::meta::{GenerationEntry, Meta, StageEntry};
 use super::options::{LocalOptions, StageRole};
 use super::ring::Ring;
@@ -28,7 +29,7 @@ use super::trial::TrialCommand;
 use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::path::{Extent, GenerationState};
 use crate::stage::report::Report;
-use crate::stage::{Appended, Bounds, Gap, GapCause, Outage, StageError};
+use crate::stage::{Appended, Bounds, Gap, GapCause, LastSeen, Outage, Place, StageError};
 
 /// Free space, in segments, without which no database is opened: sled writes when it opens.
 const OPEN_ROOM_SEGMENTS: u64 = 2;
@@ -79,6 +80,11 @@ pub(super) struct StageState {
     pub(super) is_uncounted: bool,
     /// Messages that a full stage refused.
     pub(super) refused: AtomicU64,
+    /// The place behind the last outage that is durable.
+    pub(super) outages: watch::Sender<Place>,
+    pub(super) heard: Mutex<Heard>,
+    /// What was heard when the path was opened.
+    pub(super) last_seen: Option<LastSeen>,
     pub(super) gaps: RwLock<GapList>,
     pub(super) cursors: Mutex<Cursors>,
     /// Producers that have begun since the path was opened.
@@ -91,10 +97,18 @@ pub(super) struct StageState {
 }
 
 impl StageState {
-    /// `role` is the configuration's, if it names the stage.
-    /// What is known of a stage that ends at `entry.head`.
-    pub(super) fn new(name: &str, role: Option<&StageRole>, entry: &StageEntry) -> Self {
+    /// What is known of a stage that ends at `entry.head`; `role` is the configuration's, if it names the stage. The next outage
+    /// there has the number `sequence`.
+    pub(super) fn new(name: &str, role: Option<&StageRole>, entry: &StageEntry, sequence: u32) -> Self {
         let head = entry.head;
+        let next = Place {
+            offset: head,
+            sequence,
+        };
+        let heard = Heard {
+            seen_at: entry.seen_at,
+            stopped_at: entry.stopped_at,
+        };
         let (sender, head_seen) = watch::channel(head);
         Self {
             name: name.to_owned(),
@@ -107,6 +121,9 @@ impl StageState {
             staged_before: entry.staged.unwrap_or(0),
             is_uncounted: entry.is_uncounted,
             refused: AtomicU64::new(0),
+            outages: watch::Sender::new(next),
+            heard: Mutex::new(heard),
+            last_seen: heard.last(),
             gaps: RwLock::default(),
             cursors: Mutex::default(),
             begun: Mutex::default(),
@@ -132,6 +149,22 @@ impl StageState {
             sender.send_replace(head);
         }
         self.changed.send_replace(());
+    }
+
+    /// The place behind the last outage that is durable.
+    pub(super) fn outages_end(&self) -> Place {
+        *self.outages.borrow()
+    }
+
+    /// An outage is durable: wakes who waits for one.
+    pub(super) fn publish_outages(&self, end: Place) {
+        self.outages.send_replace(end);
+        self.changed.send_replace(());
+    }
+
+    /// The last that is durable came, or ended, then.
+    pub(super) fn seen_at(&self, at: Timestamp) {
+        lock(&self.heard).seen_at = Some(at);
     }
 
     /// Ends the channel of the head.

@@ -7,4 +7,5 @@ mod full;
 mod kill;
 mod looking;
 mod model;
+mod outages;
 mod support;

@@ -7,9 +7,9 @@
 use std::ops::Bound;
 
 use super::gaps;
-use crate::record::Offset;
-use crate::stage::Gap;
+use crate::record::{Offset, Timestamp};
 use crate::stage::envelope::{self, EnvelopeError, Header, Kind};
+use crate::stage::{Gap, Period};
 
 /// How often each record's page is touched while it is read. sled looks at what its cache may forget only after 64 accesses in
 /// each of 256 shards: without touching, a walk keeps most of a generation in memory, whatever the cache's capacity.
@@ -43,6 +43,8 @@ pub(super) struct Walk<'a> {
     records: sled::Iter,
     /// The offset that the next batch should begin at; `None` while any will do.
     expected: Option<Offset>,
+    /// When the last of what stands before came, where that is known.
+    came: Option<Timestamp>,
     /// The part that came last of a message that is not whole yet.
     partial: Option<Header>,
     /// The record at which to stop.
@@ -75,6 +77,7 @@ impl<'a> Walk<'a> {
             tree: tree.clone(),
             records: tree.range::<[u8; 12], _>((begin, Bound::Unbounded)),
             expected: from,
+            came: None,
             partial: None,
             until,
             fault: None,
@@ -110,6 +113,7 @@ impl<'a> Walk<'a> {
                 if header.is_last_part() {
                     self.partial = None;
                     self.fault = None;
+                    self.came = Some(header.received_last);
                     self.expected = Some(self.expected.map_or(header.end(), |at| at.max(header.end())));
                 } else {
                     self.partial = Some(header);
@@ -147,7 +151,13 @@ impl<'a> Walk<'a> {
         if expected < written {
             let why = self.fault.as_deref();
             let why = why.unwrap_or("the record behind them says that they were there");
-            missing.push(gaps::lost(expected, written, why));
+            missing.push(Gap {
+                period: self.came.map(|from| Period {
+                    from,
+                    to: header.received_first,
+                }),
+                ..gaps::lost(expected, written, why)
+            });
         }
         if written < header.base {
             missing.push(gaps::reservation(written, header.base));

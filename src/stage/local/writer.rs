@@ -22,9 +22,9 @@ use super::generation::tree_of;
 use super::meta::StageEntry;
 use super::options::{Durability, OnFull};
 use super::state::{Command, Shared, StageState};
-use crate::record::{Batch, Offset};
+use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::envelope::{Encoder, Record};
-use crate::stage::{Appended, Outage, StageError, StagedBatch};
+use crate::stage::{Appended, Outage, Period, Place, StageError, StagedBatch};
 
 /// Bytes of records between two commits: far less than a quarter of a segment.
 pub(super) const COMMIT_BYTES: usize = 1 << 20;
@@ -54,6 +54,15 @@ pub(super) struct Lane {
     pub(super) outage_sequence: u32,
     /// Messages that a full stage refused and that no record tells of yet.
     pub(super) refused: Option<Outage>,
+    /// The time that everything in the open generation spans.
+    pub(super) period: Option<Period>,
+}
+
+impl Lane {
+    /// Something of that time is inserted.
+    pub(super) fn spans(&mut self, period: Period) {
+        self.period = Period::joined(self.period, Some(period));
+    }
 }
 
 /// What waits, in order, because the path is full.
@@ -108,6 +117,8 @@ pub(super) struct Writer {
     records: Vec<Record>,
     waiting: VecDeque<Waiting>,
     pub(super) inserted: Vec<Inserted>,
+    /// Outages that are inserted and not committed yet: the place behind each, and when it ended.
+    pub(super) recorded: Vec<(Arc<StageState>, Place, Timestamp)>,
     pub(super) answers: Vec<Answer>,
     pub(super) uncommitted_bytes: usize,
     /// Bytes of payload that wait for a commit, which hold their place in the queue.
@@ -137,6 +148,7 @@ impl Writer {
             records: Vec::new(),
             waiting: VecDeque::new(),
             inserted: Vec::new(),
+            recorded: Vec::new(),
             answers: Vec::new(),
             uncommitted_bytes: 0,
             uncommitted_payload: 0,
@@ -332,6 +344,9 @@ impl Writer {
             lane.next = end;
             lane.prev_end = end;
             lane.outage_sequence = 0;
+            if let (Some(from), Some(to)) = (batch.received_first(), batch.received_last()) {
+                lane.spans(Period { from, to });
+            }
         }
         let answer = match self.shared.options.durability {
             Durability::Fsync => Some(answer),

@@ -125,6 +125,7 @@ mod tests {
                 cause: GapCause::Lost,
                 why: Some("gone".to_owned()),
                 noticed_at: Timestamp::from_micros(1),
+                period: None,
             }],
             next: Offset::new(9),
         }

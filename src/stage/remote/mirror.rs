@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::record::Offset;
 use crate::stage::local::gaps::GapList;
 use crate::stage::path::{Glance, StageSummary, held_cursor};
-use crate::stage::{Bounds, Given, StageError};
+use crate::stage::{Bounds, Given, Place, StageError};
 
 /// How a stage stands with its engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,7 @@ pub(super) struct Mirror {
     /// `None` once nothing is to be expected any more.
     head: Mutex<Option<watch::Sender<Offset>>>,
     head_seen: watch::Receiver<Offset>,
+    outages: watch::Sender<Place>,
     link: watch::Sender<Link>,
     /// The last life that was compared.
     life: Mutex<Uuid>,
@@ -59,6 +60,7 @@ impl Mirror {
             }),
             head: Mutex::new(Some(head)),
             head_seen,
+            outages: watch::Sender::default(),
             link: watch::Sender::new(Link::Up(life)),
             life: Mutex::new(life),
         }
@@ -101,12 +103,17 @@ impl Mirror {
         }
     }
 
+    pub(super) fn watch_outages(&self) -> watch::Receiver<Place> {
+        self.outages.subscribe()
+    }
+
     pub(super) fn watch_link(&self) -> watch::Receiver<Link> {
         self.link.subscribe()
     }
 
     /// Takes what the engine of the present life says.
     pub(super) fn take(&self, glance: Glance) {
+        let outages = glance.outages;
         let head = {
             let mut state = self.state();
             let (known, now) = (state.bounds, glance.bounds);
@@ -125,6 +132,11 @@ impl Mirror {
             }
             state.bounds.head
         };
+        // Before the head: whoever sees a message knows of the outages before it.
+        if let Some(end) = outages {
+            self.outages
+                .send_if_modified(|known| end > *known && std::mem::replace(known, end) != end);
+        }
         if let Some(sender) = &*lock(&self.head) {
             sender.send_if_modified(|known| std::mem::replace(known, head) != head);
         }

@@ -28,6 +28,6 @@ pub use frames::{FrameError, RecordsHead, decode as decode_records, encode as en
 pub use path::{Forgotten, RemotePath};
 pub use socket::{ListenError, SOCKET_NAME, SocketFile};
 pub use wire::{
-    Ack, BatchParams, ErrorBody, ErrorKind, Identity, MAX_BODY_BYTES, PROTOCOL, RECORDS_TYPE, RecordParams,
-    RequestErrorKind,
+    Ack, BatchParams, ErrorBody, ErrorKind, Identity, MAX_BODY_BYTES, OutageParams, PROTOCOL, RECORDS_TYPE,
+    RecordParams, RequestErrorKind,
 };

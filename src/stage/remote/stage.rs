@@ -16,13 +16,16 @@ use uuid::Uuid;
 use super::client::{Client, ClientError, escaped, with_query};
 use super::frames;
 use super::mirror::{Link, Mirror, lock};
-use super::wire::{Ack, RecordParams};
+use super::wire::{Ack, OutageParams, RecordParams};
 use crate::backoff::Backoff;
 use crate::record::{Batch, Offset};
 use crate::stage::envelope::{self, Assembler};
 use crate::stage::path::{Glance, RecordPage, StoredRecord, held_cursor};
 use crate::stage::report::Report;
-use crate::stage::{Accepted, Bounds, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError, StagedBatch};
+use crate::stage::{
+    Accepted, Bounds, Given, Outage, OutagePage, Place, ReadLimit, ReadOutcome, Stage, StageError,
+    StagedBatch,
+};
 
 /// How long the first wait for an engine that does not answer takes at most, and the longest.
 pub(super) const RETRY_INITIAL: Duration = Duration::from_millis(50);
@@ -149,6 +152,11 @@ impl RemoteStage {
         Ok(())
     }
 
+    async fn fetch_outages(&self, life: Uuid, query: OutageParams) -> Result<OutagePage, ClientError> {
+        let route = with_query(&format!("{}/outages", self.route()), &query)?;
+        self.client.get(&route, Some(life)).await?.json().await
+    }
+
     /// Tells one life of the engine that a producer has begun.
     pub(super) async fn put_begun(&self, life: Uuid, producer: &str) -> Result<Glance, ClientError> {
         let route = format!("{}/begun/{}", self.route(), escaped(producer));
@@ -207,7 +215,7 @@ impl Stage for RemoteStage {
         })
     }
 
-    async fn append_outage(&self, _outage: Outage) -> Result<(), StageError> {
+    async fn append_outage(&self, _outage: Outage) -> Result<Accepted, StageError> {
         Err(StageError::NotOwner {
             stage: self.name.clone(),
         })
@@ -236,6 +244,23 @@ impl Stage for RemoteStage {
             gaps: page.gaps,
             next: page.next,
         })
+    }
+
+    async fn outages(&self, from: Place, to: Offset) -> Result<OutagePage, StageError> {
+        let query = OutageParams {
+            from: from.offset,
+            sequence: from.sequence,
+            to: Some(to),
+        };
+        let fetched = self.ask(|life| self.fetch_outages(life, query).boxed()).await?;
+        Ok(fetched.unwrap_or(OutagePage {
+            outages: Vec::new(),
+            next: from,
+        }))
+    }
+
+    fn watch_outages(&self) -> watch::Receiver<Place> {
+        self.mirror.watch_outages()
     }
 
     async fn ack(&self, producer: &str, next: Offset) -> Result<(), StageError> {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::record::{Offset, Timestamp};
 use crate::stage::path::{BatchPosition, BatchQuery};
-use crate::stage::{ReadLimit, StageError};
+use crate::stage::{Place, ReadLimit, StageError};
 
 /// The version of the protocol; it stands in every route (`/v1`).
 pub const PROTOCOL: u32 = 1;
@@ -85,6 +85,32 @@ impl RecordParams {
         ReadLimit {
             messages: self.messages.min(Self::MAX_MESSAGES),
             bytes: self.bytes.min(Self::MAX_BYTES),
+        }
+    }
+}
+
+/// The query of `…/outages`; see [`Stage::outages`](crate::stage::Stage::outages).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutageParams {
+    /// [`Place::offset`] of where to begin.
+    #[serde(default)]
+    pub from: Offset,
+    /// [`Place::sequence`] of where to begin.
+    #[serde(default)]
+    pub sequence: u32,
+    /// The message up to which to go; the durable head when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Offset>,
+}
+
+impl OutageParams {
+    /// Where to begin.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place {
+            offset: self.from,
+            sequence: self.sequence,
         }
     }
 }

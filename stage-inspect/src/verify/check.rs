@@ -269,7 +269,9 @@ impl Check {
             }
             let mut wrong = Vec::new();
             for (number, held) in &self.sealed {
-                let Extent { first, end, messages } = held.extent;
+                let Extent {
+                    first, end, messages, ..
+                } = held.extent;
                 let accounted = held.found + gone(first, end);
                 if held.found > messages || accounted < messages {
                     let what = format!(

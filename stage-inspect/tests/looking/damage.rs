@@ -68,7 +68,13 @@ async fn what_is_whole_is_called_whole_with_its_outages_and_large_messages() {
     let rig = Rig::new();
     let local = rig.open();
     append(&stage(&local), 0, 16).await;
-    stage(&local).append_outage(outage("closed")).await.unwrap();
+    stage(&local)
+        .append_outage(outage("closed"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     let large = vec![b'x'; 300_000];
     append_payloads(&stage(&local), 160, [&large[..], b"after"].into_iter()).await;
     local.close().unwrap();

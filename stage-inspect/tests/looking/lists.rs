@@ -102,6 +102,9 @@ async fn the_batches_of_a_stage_are_listed_between_offsets_and_since_a_time() {
     stage(&local)
         .append_outage(outage("gone\u{1b}[31m"))
         .await
+        .unwrap()
+        .durable()
+        .await
         .unwrap();
     append(&stage(&local), 40, 4).await;
     ack(&stage(&local), PRODUCER, 20).await;
@@ -192,9 +195,18 @@ async fn gaps_of_every_kind_are_listed_in_order() {
     stage(&local)
         .append_outage(outage("before anything"))
         .await
+        .unwrap()
+        .durable()
+        .await
         .unwrap();
     append(&stage(&local), 0, 16).await;
-    stage(&local).append_outage(outage("closed")).await.unwrap();
+    stage(&local)
+        .append_outage(outage("closed"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     local.close().unwrap();
     let extents = rig.extents();
     std::fs::remove_dir_all(rig.path.join("g-1")).unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use socket_el::record::{Batch, Offset, Timestamp};
 use socket_el::stage::envelope::Codec;
 use socket_el::stage::local::{LocalOptions, LocalPath, StageRole, Tuning};
-use socket_el::stage::{Outage, SharedStage};
+use socket_el::stage::{Outage, OutageKind, SharedStage};
 use tempfile::TempDir;
 
 pub(crate) const STAGE: &str = "trades";
@@ -226,5 +226,6 @@ pub(crate) fn outage(cause: &str) -> Outage {
         to: received(2),
         messages: 0,
         cause: cause.to_owned(),
+        kind: OutageKind::Disconnected,
     }
 }

@@ -52,7 +52,7 @@ impl Stage for Stretch {
         Err(StageError::Closed)
     }
 
-    async fn append_outage(&self, _outage: Outage) -> Result<(), StageError> {
+    async fn append_outage(&self, _outage: Outage) -> Result<Accepted, StageError> {
         Err(StageError::Closed)
     }
 

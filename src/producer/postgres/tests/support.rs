@@ -25,8 +25,8 @@ use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::path::{StageSummary, held_cursor};
 use crate::stage::report::Report;
 use crate::stage::{
-    Accepted, Appended, Bounds, Gap, GapCause, Given, Outage, ReadLimit, ReadOutcome, Stage, StageError,
-    StagedBatch,
+    Accepted, Appended, Bounds, Gap, GapCause, Given, Outage, OutageKind, OutagePage, Place, PlacedOutage,
+    ReadLimit, ReadOutcome, Stage, StageError, StagedBatch,
 };
 use crate::stats::ProducerStats;
 
@@ -171,11 +171,16 @@ pub(super) struct MemoryStage {
     path_id: Uuid,
     state: Mutex<State>,
     head: watch::Sender<Offset>,
+    outages_end: watch::Sender<Place>,
 }
+
+/// The most outages that this stage gives at once.
+const OUTAGES_OF_A_PAGE: usize = 3;
 
 #[derive(Default)]
 struct State {
     batches: Vec<Arc<StagedBatch>>,
+    outages: Vec<PlacedOutage>,
     oldest: Offset,
     reserved: Offset,
     given_from: Offset,
@@ -201,7 +206,42 @@ impl MemoryStage {
             path_id,
             state: Mutex::new(state),
             head: watch::Sender::new(Offset::ZERO),
+            outages_end: watch::Sender::default(),
         })
+    }
+
+    /// Records an outage at the present place.
+    pub(super) fn put_outage(&self, outage: Outage) {
+        let mut state = self.state.lock().unwrap();
+        let offset = *self.head.borrow();
+        let before = state
+            .outages
+            .iter()
+            .filter(|placed| placed.place.offset == offset);
+        let place = Place {
+            offset,
+            sequence: u32::try_from(before.count()).unwrap(),
+        };
+        let follows = state.batches.last().map_or(Offset::ZERO, |batch| batch.end());
+        state.outages.push(PlacedOutage {
+            place,
+            follows,
+            outage,
+        });
+        self.outages_end.send_replace(place.next());
+    }
+
+    /// Records outages without a connection, one after another, that say these causes.
+    pub(super) fn put_outages<'c>(&self, causes: impl IntoIterator<Item = &'c str>) {
+        for cause in causes {
+            self.put_outage(Outage {
+                from: Timestamp::from_micros(1_700_000_001_000_000),
+                to: Timestamp::from_micros(1_700_000_002_500_000),
+                messages: 0,
+                cause: cause.to_owned(),
+                kind: OutageKind::Disconnected,
+            });
+        }
     }
 
     /// Appends one batch.
@@ -304,8 +344,27 @@ impl Stage for MemoryStage {
         Ok(Accepted::new(receiver))
     }
 
-    async fn append_outage(&self, _outage: Outage) -> Result<(), StageError> {
-        Ok(())
+    async fn append_outage(&self, outage: Outage) -> Result<Accepted, StageError> {
+        self.put_outage(outage);
+        let (sender, receiver) = oneshot::channel();
+        let at = *self.head.borrow();
+        let _ = sender.send(Ok(Appended::Staged { first: at, end: at }));
+        Ok(Accepted::new(receiver))
+    }
+
+    async fn outages(&self, from: Place, to: Offset) -> Result<OutagePage, StageError> {
+        let state = self.state.lock().unwrap();
+        let wanted = |placed: &&PlacedOutage| placed.place >= from && placed.place.offset <= to;
+        let outages: Vec<_> = state.outages.iter().filter(wanted).cloned().collect();
+        let cut = outages.len() > OUTAGES_OF_A_PAGE;
+        let outages: Vec<_> = outages.into_iter().take(OUTAGES_OF_A_PAGE).collect();
+        let last = outages.last().map_or(from, |last| last.place.next());
+        let next = if cut { last } else { last.max(to.into()) };
+        Ok(OutagePage { outages, next })
+    }
+
+    fn watch_outages(&self) -> watch::Receiver<Place> {
+        self.outages_end.subscribe()
     }
 
     async fn read(&self, from: Offset, limit: ReadLimit) -> Result<ReadOutcome, StageError> {
@@ -333,6 +392,7 @@ impl Stage for MemoryStage {
                     cause,
                     why: None,
                     noticed_at: Timestamp::now(),
+                    period: None,
                 });
             }
             messages += batch.batch.len();

@@ -1,4 +1,4 @@
-//! The frozen bytes of format version 1. They may never be changed: what is on disks has to be read.
+//! The frozen bytes of format versions 1 and 2. They may never be changed: what is on disks has to be read.
 //!
 //! What is read back is held for every codec. What is written is held where the bytes are ours alone; a newer release of a
 //! compression library may write other bytes that read the same.
@@ -56,6 +56,27 @@ const GAP: (&str, &str) = (
      26636f6e6e656374696f6e20636c6f736564206279207468652073657276657220283130303629",
 );
 
+/// The same stretch as a hole in the source's numbers, version 2: 10 messages, `BTC` from 11 to 20.
+const HOLE: (&str, &str) = (
+    "010203040506070880000006",
+    "53454c31 02 00 01 00 0807060504030201 06000080 01000000 0807060504030201 00000000 20000000 20000000 \
+     00401e18240a0600 a0654418240a0600 f7879d16 \
+     fd00803c3048140c00 fd40cb883048140c00 0a 04686f6c65 03 01 03425443 0b 14",
+);
+
+fn hole() -> Outage {
+    Outage {
+        messages: 10,
+        cause: "hole".to_owned(),
+        kind: OutageKind::Sequence(Some(Skip {
+            key: Some("BTC".to_owned()),
+            first: 11,
+            last: 20,
+        })),
+        ..outage()
+    }
+}
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<_> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
     digits
@@ -106,6 +127,22 @@ fn records_of_version_1_read_back_whatever_their_codec() {
         decode_outage(&open_record(&golden(GAP)).unwrap()).unwrap(),
         outage()
     );
+}
+
+#[test]
+fn outages_that_say_more_are_read_and_written_in_version_2() {
+    let written = Encoder::new(Codec::Zstd)
+        .encode_outage(STAGE, Offset::new(BASE), Offset::new(BASE), 6, &hole())
+        .unwrap();
+    assert!(written == golden(HOLE), "{}", hex(&written.value));
+    assert_eq!(
+        decode_outage(&open_record(&golden(HOLE)).unwrap()).unwrap(),
+        hole()
+    );
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

@@ -19,6 +19,17 @@ prop_compose! {
     }
 }
 
+fn any_kind() -> impl Strategy<Value = OutageKind> {
+    let skip = (prop::option::of(".{0,100}"), any::<u64>(), any::<u64>());
+    prop_oneof![
+        Just(OutageKind::Disconnected),
+        Just(OutageKind::DroppedNewest),
+        Just(OutageKind::TooLarge),
+        prop::option::of(skip.prop_map(|(key, first, last)| Skip { key, first, last }))
+            .prop_map(OutageKind::Sequence),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -50,7 +61,7 @@ proptest! {
     #[test]
     fn no_bytes_make_opening_or_decoding_panic(
         mut value in prop::collection::vec(any::<u8>(), 0..300),
-        version in 0..3_u8,
+        version in 0..4_u8,
         codec in 0..4_u8,
         payload_len in any::<bool>(),
     ) {
@@ -74,12 +85,19 @@ proptest! {
     }
 
     #[test]
-    fn outages_come_back_whole(from in any::<i64>(), to in any::<i64>(), missed in any::<u64>(), cause in ".{0,300}") {
+    fn outages_come_back_whole(
+        from in any::<i64>(),
+        to in any::<i64>(),
+        missed in any::<u64>(),
+        cause in ".{0,300}",
+        kind in any_kind(),
+    ) {
         let outage = Outage {
             from: Timestamp::from_micros(from),
             to: Timestamp::from_micros(to),
             messages: missed,
             cause,
+            kind,
         };
         let head = Offset::new(9);
         let record = Encoder::new(Codec::Zstd).encode_outage(STAGE, head, head, 3, &outage).unwrap();

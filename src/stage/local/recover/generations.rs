@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::Recovery;
 use crate::record::{Offset, Timestamp};
-use crate::stage::Gap;
+use crate::stage::{Gap, Period};
 use crate::stage::local::database::{Database, Opened, wait_until_closed};
 use crate::stage::local::meta::GenerationEntry;
 use crate::stage::local::options::OpenError;
 use crate::stage::local::state::Generation;
-use crate::stage::local::{disk, gaps, generation};
+use crate::stage::local::{disk, gaps, generation, outages};
 use crate::stage::path::{Extent, GenerationState};
 
 impl Recovery<'_> {
@@ -76,16 +76,18 @@ impl Recovery<'_> {
     /// Records everything that a sealed generation held as lost.
     fn lose(&mut self, number: u64, why: &str) -> Result<(), OpenError> {
         for (stage, extent) in self.extents(number) {
-            self.lose_between(&stage, extent.first, extent.end, why)?;
+            self.lose_between(&stage, extent.first, extent.end, extent.period, why)?;
         }
         Ok(())
     }
 
+    /// Records what is not known to be missing yet of a stretch as lost.
     pub(super) fn lose_between(
         &mut self,
         stage: &str,
         from: Offset,
         to: Offset,
+        period: Option<Period>,
         why: &str,
     ) -> Result<(), OpenError> {
         let dense = self
@@ -101,7 +103,11 @@ impl Recovery<'_> {
                 why,
                 "messages are lost from the disk"
             );
-            self.add_gap(stage, &gaps::lost(from, to, why))?;
+            let lost = Gap {
+                period,
+                ..gaps::lost(from, to, why)
+            };
+            self.add_gap(stage, &lost)?;
         }
         Ok(())
     }
@@ -172,6 +178,9 @@ impl Recovery<'_> {
             for gap in scan.missing {
                 self.add_gap(&stage, &gap)?;
             }
+            let end = scan.extent.map(|extent| extent.end);
+            let trailing = outages::trailing(database, &stage, end).map_err(|reason| tools.failed(reason))?;
+            self.trailing.insert(stage.clone(), trailing);
             if let Some(extent) = scan.extent {
                 self.close_hole_before(&stage, extent.first)?;
                 extents.insert(stage, extent);
@@ -254,7 +263,16 @@ impl Recovery<'_> {
             if let Some((first, end)) = ends.extent {
                 let list = self.gaps.entry(stage.clone()).or_default();
                 let messages = list.count_between(first, end);
-                extents.insert(stage.clone(), Extent { first, end, messages });
+                let period = ends.period;
+                extents.insert(
+                    stage.clone(),
+                    Extent {
+                        first,
+                        end,
+                        messages,
+                        period,
+                    },
+                );
             }
             self.ends.insert(stage, ends);
         }
@@ -278,7 +296,8 @@ impl Recovery<'_> {
         let number = known.map_or(0, |last| last + 1);
         let path = &tools.options.path;
         let reserved = self.reserved.iter().map(|(stage, end)| (stage.as_str(), *end));
-        generation::create(path, number, &tools.options.tuning, self.id, reserved)?;
+        let carried: Vec<_> = std::mem::take(&mut self.trailing).into_values().collect();
+        generation::create(path, number, &tools.options.tuning, self.id, reserved, &carried)?;
         let entry = GenerationEntry {
             state: GenerationState::Open,
             made_at: Timestamp::now(),

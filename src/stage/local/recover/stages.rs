@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Continuation, Recovered, Recovery};
-use crate::record::Offset;
+use crate::record::{Offset, Timestamp};
 use crate::stage::GapCause;
+use crate::stage::envelope::GAP_PART;
 use crate::stage::local::gaps::{self, GapList};
 use crate::stage::local::meta::StageEntry;
 use crate::stage::local::options::OpenError;
@@ -65,7 +66,7 @@ impl Recovery<'_> {
             self.clean = false;
             let why = self.open_lost.clone();
             let why = why.as_deref().unwrap_or("the newest generation ends before them");
-            self.lose_between(stage, recovered, entry.head, why)?;
+            self.lose_between(stage, recovered, entry.head, None, why)?;
         }
         let written = recovered.max(entry.head);
         let (staged, mut is_uncounted) = self.staged_before(stage, written);
@@ -94,6 +95,8 @@ impl Recovery<'_> {
         let prev_end = skipped.map_or(next, |gap| gap.from);
         let outage_sequence = match ends.last_outage {
             Some((base, sequence)) if base == next => sequence + 1,
+            // Nobody knows which were given before this message.
+            _ if self.open_lost.is_some() => sequence_of_now(),
             _ => 0,
         };
         let cursors = self
@@ -112,8 +115,11 @@ impl Recovery<'_> {
                 refused: entry.refused,
                 staged: Some(staged),
                 is_uncounted,
+                seen_at: ends.period.map(|period| period.to).or(entry.seen_at),
+                stopped_at: entry.stopped_at,
             },
             outage_sequence,
+            period: ends.period,
             gaps,
             cursors,
         })
@@ -163,6 +169,14 @@ impl Recovery<'_> {
             .map_or(Offset::ZERO, |extent| extent.first)
             .max(sealed.unwrap_or_default())
     }
+}
+
+/// A number of an outage that none before it can have had, unless it was given this way within the same second.
+fn sequence_of_now() -> u32 {
+    /// 2020-01-01T00:00:00Z, so that the numbers last until 2054.
+    const BEGIN_S: i64 = 1_577_836_800;
+    let seconds = Timestamp::now().micros().div_euclid(1_000_000) - BEGIN_S;
+    u32::try_from(seconds.clamp(1, i64::from(GAP_PART - 1) / 2)).unwrap_or(1)
 }
 
 fn read_dense(

@@ -204,15 +204,39 @@ async fn an_inspected_path_shows_its_stages_batches_and_outages() {
     let missing = LocalPath::inspect(&path, &[]).err().unwrap();
     assert!(matches!(missing, OpenError::Missing { .. }));
     let (local, stage) = open(&path);
-    stage.append_outage(outage("before anything")).await.unwrap();
+    stage
+        .append_outage(outage("before anything"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     let all = fill(&stage, 7).await;
-    stage.append_outage(outage("first")).await.unwrap();
-    stage.append_outage(outage("second")).await.unwrap();
+    stage
+        .append_outage(outage("first"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
+    stage
+        .append_outage(outage("second"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     stage.ack(PRODUCER, Offset::new(15)).await.unwrap();
     local.close().unwrap();
 
     let (local, stage) = open(&path);
-    stage.append_outage(outage("after the restart")).await.unwrap();
+    stage
+        .append_outage(outage("after the restart"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     local.close().unwrap();
 
     let local = LocalPath::inspect_tuned(&path, &[], tiny()).unwrap();

@@ -138,7 +138,13 @@ async fn outages_at_one_place_are_all_kept_over_clean_and_unclean_starts() {
         }
         for number in 0..3 {
             let cause = format!("{start} {number}");
-            stage.append_outage(outage(&cause)).await.unwrap();
+            stage
+                .append_outage(outage(&cause))
+                .await
+                .unwrap()
+                .durable()
+                .await
+                .unwrap();
             expected.push(cause);
         }
         if start % 2 == 0 {
@@ -173,7 +179,7 @@ async fn an_outage_is_recorded_behind_the_batches_that_wait_for_room_before_it()
     let head = stage.bounds().head;
     let recording = tokio::spawn({
         let stage = stage.clone();
-        async move { stage.append_outage(outage("behind")).await }
+        async move { stage.append_outage(outage("behind")).await?.durable().await }
     });
     tokio::task::yield_now().await;
     stage.ack(PRODUCER, head).await.unwrap();

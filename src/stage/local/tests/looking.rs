@@ -60,7 +60,13 @@ async fn records_hold_what_a_read_gives_from_any_offset_on_with_large_messages_a
     let path = dir.path().join("stage");
     let (local, stage) = open(&path);
     let mut all = fill(&stage, 8).await;
-    stage.append_outage(outage("closed")).await.unwrap();
+    stage
+        .append_outage(outage("closed"))
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     all.extend(
         append(
             &stage,

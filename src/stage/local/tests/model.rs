@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::support::*;
 use crate::record::Offset;
-use crate::stage::GapCause;
+use crate::stage::{GapCause, Place};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -32,6 +32,8 @@ async fn run(steps: Vec<Step>) {
     let mut path = dir.path().join("stage-0");
     let (mut local, mut stage) = open(&path);
     let mut model: Vec<Numbered> = Vec::new();
+    // Each behind so many messages.
+    let mut outages: Vec<(usize, String)> = Vec::new();
     let mut written = 0;
     for (number, step) in steps.into_iter().enumerate() {
         match step {
@@ -46,7 +48,12 @@ async fn run(steps: Vec<Step>) {
                 assert!(new[0].0 >= next, "an offset is given twice");
                 model.extend(new);
             }
-            Step::Outage => stage.append_outage(outage("model")).await.unwrap(),
+            Step::Outage => {
+                let cause = number.to_string();
+                let accepted = stage.append_outage(outage(&cause)).await.unwrap();
+                accepted.durable().await.unwrap();
+                outages.push((model.len(), cause));
+            }
             Step::ReadFrom(index) if !model.is_empty() => {
                 let at = index.index(model.len());
                 let (read, gaps) = read_from(&stage, model[at].0).await;
@@ -80,6 +87,15 @@ async fn run(steps: Vec<Step>) {
     for (before, (offset, _)) in (0..).zip(&model) {
         assert_eq!(stage.given_before(Offset::new(*offset)).messages, before);
     }
+    let found: Vec<_> = outages_from(&stage, Place::default())
+        .await
+        .into_iter()
+        .map(|placed| {
+            let before = model.partition_point(|(offset, _)| *offset < placed.place.offset.get());
+            (before, placed.outage.cause)
+        })
+        .collect();
+    assert_eq!(found, outages, "each once, in its place");
     local.close().unwrap();
 }
 

@@ -11,7 +11,9 @@ use crate::stage::local::{
     Durability, LocalOptions, LocalPath, OnFull, Retention, StageRole, Tuning, batches, disk,
 };
 use crate::stage::path::{BatchPosition, BatchQuery, BatchSummary};
-use crate::stage::{Appended, Gap, GapCause, Outage, ReadLimit, SharedStage};
+use crate::stage::{
+    Appended, Gap, GapCause, Outage, OutageKind, Place, PlacedOutage, ReadLimit, SharedStage,
+};
 
 pub(super) const STAGE: &str = "trades";
 pub(super) const PRODUCER: &str = "postgres";
@@ -175,6 +177,28 @@ pub(super) async fn read_all(stage: &SharedStage) -> (Vec<Numbered>, Vec<Gap>) {
     read_from(stage, oldest).await
 }
 
+/// All outages from a place up to the head, page by page.
+pub(super) async fn outages_from(stage: &SharedStage, from: Place) -> Vec<PlacedOutage> {
+    let head = stage.bounds().head;
+    let (mut all, mut at) = (Vec::new(), from);
+    loop {
+        let page = stage.outages(at, head).await.unwrap();
+        assert!(
+            page.outages
+                .iter()
+                .all(|placed| placed.place >= at && placed.place < page.next)
+        );
+        all.extend(page.outages);
+        if page.next.offset >= head && page.next >= *stage.watch_outages().borrow() {
+            break;
+        }
+        assert!(page.next > at, "a page makes progress");
+        at = page.next;
+    }
+    assert!(all.is_sorted_by(|one, other| one.place < other.place));
+    all
+}
+
 /// Messages that gaps of this cause are known to stand for.
 pub(super) fn messages_of(gaps: &[Gap], cause: GapCause) -> u64 {
     gaps.iter()
@@ -229,5 +253,6 @@ pub(super) fn outage(cause: &str) -> Outage {
         to: Timestamp::from_micros(2),
         messages: 0,
         cause: cause.to_owned(),
+        kind: OutageKind::Disconnected,
     }
 }
