@@ -64,6 +64,8 @@ pub struct ProducerStats {
     pub extra_values: Counter,
     /// Values that were dropped, for their keys are new (`new_keys: discard`).
     pub discarded_values: Counter,
+    /// Rows that are new in the ledger of gaps, in transactions whose commit was answered.
+    pub gaps: Counter,
     /// Transactions committed.
     pub transactions: Counter,
     /// Times the sink's connection was made again.

@@ -80,6 +80,7 @@ pub struct ProducerStatus {
     pub dead_letters: u64,
     pub extra_values: u64,
     pub discarded_values: u64,
+    pub gaps: u64,
     pub transactions: u64,
     pub reconnects: u64,
 }
@@ -97,6 +98,7 @@ impl ProducerStatus {
             dead_letters: stats.dead_letters.get(),
             extra_values: stats.extra_values.get(),
             discarded_values: stats.discarded_values.get(),
+            gaps: stats.gaps.get(),
             transactions: stats.transactions.get(),
             reconnects: stats.reconnects.get(),
         }

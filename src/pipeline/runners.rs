@@ -50,6 +50,7 @@ impl PipelineStats {
                 dead_letters = stats.dead_letters.get(),
                 extra_values = stats.extra_values.get(),
                 discarded_values = stats.discarded_values.get(),
+                gaps = stats.gaps.get(),
                 transactions = stats.transactions.get(),
                 reconnects = stats.reconnects.get(),
                 "producer"

@@ -226,7 +226,7 @@ impl Delivery {
             Retaken::Earlier => return Ok(Claimed::Earlier),
             Retaken::Gone => return Ok(Claimed::RowGone),
         };
-        let counted = match (counted, next == lane.cursor || lane.key.is_replay()) {
+        let counted = match (counted, next == lane.cursor.offset || lane.key.is_replay()) {
             (counted, true) => counted,
             // Our own transaction whose answer was lost; or somebody else has moved it.
             (counted, false) => {
@@ -236,7 +236,7 @@ impl Delivery {
             }
         };
         client.batch_execute("COMMIT").await?;
-        let (known, bounds) = (Some(lane.cursor), lane.stage.bounds());
+        let (known, bounds) = (Some(lane.cursor.offset), lane.stage.bounds());
         // What is reserved grows while a cursor beyond it is held, and does not make it one of this stage's.
         let held_at = lane.stage.cursor(&held_cursor(&lane.key.producer));
         let reach = held_at.map_or(bounds.reserved, |held| held.min(bounds.reserved));
@@ -392,7 +392,7 @@ fn announce(lane: &Lane, beginning: Beginning) -> Option<Offset> {
             info!(stage, offset = %at, "first delivery of this stage");
             Some(at)
         }
-        Beginning::Follow(at) if lane.claim.is_some() && at == lane.cursor => {
+        Beginning::Follow(at) if lane.claim.is_some() && at == lane.cursor.offset => {
             debug!(stage, offset = %at, "delivery goes on at the cursor in the database");
             Some(at)
         }

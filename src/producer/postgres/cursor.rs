@@ -27,6 +27,7 @@ pub(super) struct OwnTables {
     cursor: String,
     dead_letter: String,
     table: String,
+    gap: String,
 }
 
 impl OwnTables {
@@ -36,6 +37,7 @@ impl OwnTables {
             cursor: format!("{schema}.\"_socket_el_cursor\""),
             dead_letter: format!("{schema}.\"_socket_el_dead_letter\""),
             table: format!("{schema}.\"_socket_el_table\""),
+            gap: format!("{schema}.\"_socket_el_gap\""),
             schema,
         }
     }
@@ -55,6 +57,11 @@ impl OwnTables {
         &self.table
     }
 
+    /// The ledger of gaps.
+    pub(super) fn gap(&self) -> &str {
+        &self.gap
+    }
+
     /// The statements that make what is missing of schema and tables, a statement each.
     pub(super) async fn missing(
         &self,
@@ -68,13 +75,15 @@ impl OwnTables {
                  EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = 'replay'), \
                  EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'into_table'), \
                  EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = $5), \
-                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'replayed')",
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'replayed'), \
+                 to_regclass($6) IS NOT NULL",
                 &[
                     &schema,
                     &self.cursor,
                     &self.dead_letter,
                     &self.table,
                     &outcomes::FIRST_COLUMN,
+                    &self.gap,
                 ],
             )
             .await?;
@@ -82,6 +91,7 @@ impl OwnTables {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (has_replay, has_into): (bool, bool) = (row.try_get(4)?, row.try_get(5)?);
         let (has_outcomes, has_replayed): (bool, bool) = (row.try_get(6)?, row.try_get(7)?);
+        let is_gap: bool = row.try_get(8)?;
         let mut statements = Vec::new();
         if !is_schema {
             statements.push(format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema));
@@ -123,6 +133,17 @@ impl OwnTables {
                  stage text NOT NULL, producer text NOT NULL, from_offset bigint NOT NULL, \
                  made_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_schema, table_name, stage, producer))",
                 self.table
+            ));
+        }
+        if !is_gap {
+            statements.push(format!(
+                "CREATE TABLE IF NOT EXISTS {} (stage_path_id uuid NOT NULL, stage text NOT NULL, producer text NOT NULL, \
+                 from_offset bigint NOT NULL, to_offset bigint NOT NULL, number bigint NOT NULL, cause text NOT NULL, \
+                 messages bigint, began_at timestamptz, ended_at timestamptz, noticed_at timestamptz NOT NULL, \
+                 detail text NOT NULL, sequence_key text, missing_first numeric, missing_last numeric, \
+                 recorded_at timestamptz NOT NULL DEFAULT now(), \
+                 PRIMARY KEY (stage, producer, stage_path_id, to_offset, number, cause, from_offset))",
+                self.gap
             ));
         }
         Ok(statements)

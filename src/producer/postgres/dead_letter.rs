@@ -28,16 +28,21 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// The reason as it is kept: without NUL, which text does not hold, and cut.
+    /// The reason as it is kept.
     pub(super) fn kept_reason(&self) -> String {
-        let mut reason = self.reason.replace('\0', "");
-        let mut end = MAX_REASON_BYTES.min(reason.len());
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        reason.truncate(end);
-        reason
+        kept_text(&self.reason)
     }
+}
+
+/// A text as our own tables keep it: without NUL, which text does not hold, and cut.
+pub(super) fn kept_text(text: &str) -> String {
+    let mut text = text.replace('\0', "");
+    let mut end = MAX_REASON_BYTES.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 /// A message that can never become a row.
@@ -148,7 +153,8 @@ pub(super) async fn insert(
     Ok(())
 }
 
-fn system_time(at: Timestamp) -> SystemTime {
+/// A time as the driver takes it.
+pub(super) fn system_time(at: Timestamp) -> SystemTime {
     let distance = Duration::from_micros(at.micros().unsigned_abs());
     let time = if at.micros() < 0 {
         UNIX_EPOCH.checked_sub(distance)

@@ -163,7 +163,10 @@ impl Delivery {
         self.next = next;
         self.lanes[prepared.lane].departed(&prepared);
         match finished {
-            Ok(()) => self.settle(prepared).await?,
+            Ok(recorded) => {
+                self.context.stats.gaps.add(recorded);
+                self.settle(prepared).await?;
+            }
             Err(failure) => self.recover(prepared, failure).await?,
         }
         stage_error.map_or(Ok(Step::GoOn), Err)
@@ -244,14 +247,26 @@ impl Delivery {
             .map(|lane| {
                 let Lane {
                     head,
+                    outages,
                     stage,
                     position,
                     filling,
                     ..
                 } = lane;
-                let position = filling.seen().max(*position);
+                let seen = filling.seen().max(position.offset);
+                let position = *position;
+                let outage = async move {
+                    if outages.wait_for(|end| *end > position).await.is_err() {
+                        // The stage records none, or ends: then the head says so.
+                        std::future::pending::<()>().await;
+                    }
+                };
                 let woken = async move {
-                    if head.wait_for(|head| *head > position).await.is_ok() {
+                    let moved = tokio::select! {
+                        moved = head.wait_for(|head| *head > seen) => moved.is_ok(),
+                        () = outage => true,
+                    };
+                    if moved {
                         return Ok(());
                     }
                     // Closed: reading says why.
@@ -259,7 +274,7 @@ impl Delivery {
                         messages: 1,
                         bytes: 1,
                     };
-                    stage.read(position, limit).await.map(drop)?;
+                    stage.read(position.offset, limit).await.map(drop)?;
                     Err(StageError::Closed)
                 };
                 woken.boxed()
@@ -289,7 +304,7 @@ impl Delivery {
             match transaction::check_epoch(session, &self.timing, &self.tables, &lane.key, claim).await {
                 Ok((next, outcomes)) => {
                     let lane = &mut self.lanes[index];
-                    if next != lane.cursor {
+                    if next != lane.cursor.offset {
                         lane.cursor_moved();
                     } else if lane.outcomes != outcomes {
                         // An operator has dealt with dead letters.

@@ -15,6 +15,7 @@ use super::condition::Standing;
 use super::cursor::{Claim, CursorKey, OwnTables};
 use super::dead_letter::Verdict;
 use super::encode::{Done, Job, Outcome};
+use super::ledger;
 use super::made;
 use super::outcomes;
 use super::refusals::Refusals;
@@ -26,7 +27,7 @@ use crate::backoff::Backoff;
 use crate::exit::{ExitReason, RunnerError};
 use crate::record::Offset;
 use crate::stage::report::{Outcomes, Passed, Report};
-use crate::stage::{GapCause, ReadLimit, SharedStage, StageError};
+use crate::stage::{GapCause, Place, ReadLimit, SharedStage, StageError};
 use crate::stats::ProducerStats;
 
 /// How often in a row the catalog may be found changed before an operator is asked.
@@ -64,6 +65,8 @@ struct InFlight {
 pub(super) struct Lane {
     pub(super) stage: SharedStage,
     pub(super) head: watch::Receiver<Offset>,
+    /// The place behind the last outage.
+    pub(super) outages: watch::Receiver<Place>,
     pub(super) key: CursorKey,
     /// The names of its tables, for messages.
     pub(super) tables: String,
@@ -74,10 +77,10 @@ pub(super) struct Lane {
     pub(super) claim: Option<Claim>,
     /// The row has to be taken (again) before anything is delivered.
     pub(super) needs_claim: bool,
-    /// Where the cursor in the database stands.
-    pub(super) cursor: Offset,
+    /// Where the cursor in the database stands, and which of the outages there are known to be in the ledger.
+    pub(super) cursor: Place,
     /// Where the next transaction begins; ahead of the cursor while one is in flight.
-    pub(super) position: Offset,
+    pub(super) position: Place,
     in_flight: Option<InFlight>,
     condemned: BTreeMap<Offset, Verdict>,
     pub(super) refusals: Refusals,
@@ -123,6 +126,7 @@ impl Lane {
         let tables = names.join(", ");
         Ok(Self {
             head: stage.watch_head(),
+            outages: stage.watch_outages(),
             key,
             stage,
             tables,
@@ -130,8 +134,8 @@ impl Lane {
             work: TableWork::Load,
             claim: None,
             needs_claim: true,
-            cursor: Offset::ZERO,
-            position: Offset::ZERO,
+            cursor: Place::default(),
+            position: Place::default(),
             in_flight: None,
             condemned: BTreeMap::new(),
             refusals: Refusals::new(options.poison_limit),
@@ -167,7 +171,9 @@ impl Lane {
 
     /// Whether everything up to the durable head is delivered.
     pub(super) fn is_drained(&self) -> bool {
-        !self.needs_claim && self.cursor >= self.stage.bounds().head
+        !self.needs_claim
+            && self.cursor.offset >= self.stage.bounds().head
+            && self.cursor >= *self.outages.borrow()
     }
 
     /// The connection is gone: what was read ahead is void, and the row has to be taken again.
@@ -187,8 +193,9 @@ impl Lane {
     pub(super) fn claimed(&mut self, claim: Claim, next: Offset) {
         self.claim = Some(claim);
         self.needs_claim = false;
-        self.cursor = next;
-        self.position = next;
+        // The ledger may know of outages at this very place. To write them again changes nothing.
+        self.cursor = next.into();
+        self.position = self.cursor;
         self.not_before = None;
     }
 
@@ -236,7 +243,7 @@ impl Lane {
     /// The transaction is committed.
     pub(super) fn committed(&mut self, prepared: &Prepared, stats: &ProducerStats) {
         self.arrived(prepared.end, stats);
-        self.cursor = prepared.end;
+        self.cursor = prepared.recorded;
         self.outcomes = self
             .outcomes
             .map(|before| outcomes::sum(before, outcomes::of_transaction(prepared)));
@@ -271,7 +278,7 @@ impl Lane {
         Report {
             condition: self.standing.shown().clone(),
             passed: outcomes.map(|outcomes| Passed {
-                cursor: self.cursor,
+                cursor: self.cursor.offset,
                 outcomes,
             }),
         }
@@ -283,7 +290,7 @@ impl Lane {
         index: usize,
         spare: &mut Spare,
     ) -> Result<Option<Prepared>, RunnerError> {
-        let from = self.position;
+        let from = self.position.offset;
         let head = *self.head.borrow_and_update();
         let batching = self.filling.batching;
         let limit = ReadLimit {
@@ -291,7 +298,22 @@ impl Lane {
             bytes: batching.bytes,
         };
         let read = self.stage.read(from, limit).await.map_err(stage_failed)?;
-        if read.next <= from || self.filling.waits_for_more(&read, from, self.limit, head) {
+        // What may hold an outage is not waited with: it is rare, and somebody may look for it.
+        let may_wait = *self.outages.borrow() <= self.position;
+        let read = ledger::with_outages(self.stage.as_ref(), self.position, read)
+            .await
+            .map_err(stage_failed)?;
+        let (read, outages) = (read.messages, read.outages);
+        if read.next <= from && outages.outages.is_empty() {
+            // Past records of outages that can't be read. The cursor follows unless a transaction is on its way behind it.
+            let is_settled = self.position == self.cursor;
+            self.position = self.position.max(outages.next);
+            if is_settled {
+                self.cursor = self.position;
+            }
+            return Ok(None);
+        }
+        if may_wait && self.filling.waits_for_more(&read, from, self.limit, head) {
             return Ok(None);
         }
         let Some(router) = self.router.take() else {
@@ -322,8 +344,21 @@ impl Lane {
                 ignored,
                 dead_letters,
             } => {
-                self.position = end;
-                let gaps = read.gaps.into_iter().filter(|gap| gap.from < end).collect();
+                let gaps: Vec<_> = read.gaps.into_iter().filter(|gap| gap.from < end).collect();
+                let passed = outages
+                    .outages
+                    .partition_point(|outage| outage.place.offset <= end);
+                let passed = &outages.outages[..passed];
+                let recorded = passed
+                    .last()
+                    .map_or(self.position, |last| last.place.next())
+                    .max(end.into());
+                let mut entries = Vec::new();
+                if !self.key.is_replay() {
+                    entries.extend(gaps.iter().map(ledger::Entry::from));
+                    entries.extend(passed.iter().map(ledger::Entry::from));
+                }
+                self.position = recorded;
                 Ok(Some(Prepared {
                     lane: index,
                     from,
@@ -333,6 +368,8 @@ impl Lane {
                     parts: parts(router, done.rows, spare),
                     dead_letters,
                     gaps,
+                    ledger: entries,
+                    recorded,
                     conflicts: 0,
                 }))
             }

@@ -4,7 +4,7 @@
 //! The way of a message:
 //!
 //! ```text
-//! stage ─ read ─> encode ─> Prepared ─> transaction: lock and check, COPY, dead letters, cursor, COMMIT ─> ack
+//! stage ─ read ─> encode ─> Prepared ─> transaction: lock and check, COPY, dead letters, gaps, cursor, COMMIT ─> ack
 //! ```
 //!
 //! | module | what it holds |
@@ -30,6 +30,7 @@
 //! | `cursor` | the cursor table, epochs |
 //! | `outcomes` | the cursor row's counts: what became of each message |
 //! | `dead_letter` | the dead-letter table |
+//! | `ledger` | the ledger of gaps |
 //! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
 //! | `adopt` | a stage path takes over another's cursor |
 //! | `made` | the record of tables that we made |
@@ -54,6 +55,7 @@ mod delivery;
 mod dial;
 mod encode;
 mod lane;
+mod ledger;
 mod load;
 mod made;
 mod mapping_keys;

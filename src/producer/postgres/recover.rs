@@ -184,7 +184,7 @@ impl Delivery {
             None if prepared.messages > 1 => {}
             None => lane.hold(
                 &format!("{} in a transaction that has no rows", describe(error)),
-                "Look at triggers on _socket_el_dead_letter and _socket_el_cursor",
+                "Look at triggers on _socket_el_dead_letter, _socket_el_gap and _socket_el_cursor",
             ),
         }
     }
@@ -219,7 +219,7 @@ fn what_to_do(failure: &Failure) -> &'static str {
         }
         Failure::OwnTable(error) if action_for(error) == Action::ReconnectAlarm => advice::what_to_do(error),
         Failure::CursorGone | Failure::OwnTable(_) => {
-            "Look at _socket_el_cursor and _socket_el_dead_letter: they are not made again while the engine runs. Restore them, or start the engine again to be told the choices"
+            "Look at _socket_el_cursor, _socket_el_dead_letter and _socket_el_gap: they are not made again while the engine runs. Restore them, or start the engine again to be told the choices"
         }
         Failure::Sql(error) | Failure::Rows { source: error, .. } => advice::what_to_do(error),
         Failure::Fenced | Failure::CursorMoved { .. } | Failure::TableChanged(_) | Failure::NoAnswer(_) => {

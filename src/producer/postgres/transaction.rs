@@ -15,13 +15,14 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::cursor::{Claim, CursorKey, OwnTables, from_sql, to_sql};
 use super::dead_letter::{self, DeadLetter};
+use super::ledger;
 use super::load::load;
 use super::outcomes;
 use super::session::{LASTING_COMMIT, Session, Timing, describe};
 use super::table::{CopyRows, Loading, Router};
 use crate::record::Offset;
-use crate::stage::Gap;
 use crate::stage::report::Outcomes;
+use crate::stage::{Gap, Place};
 
 /// A transaction that is ready to be sent.
 pub(super) struct Prepared {
@@ -40,6 +41,10 @@ pub(super) struct Prepared {
     pub(super) dead_letters: Vec<DeadLetter>,
     /// Offsets that it steps over, for there is nothing.
     pub(super) gaps: Vec<Gap>,
+    /// What it writes into the ledger.
+    pub(super) ledger: Vec<ledger::Entry>,
+    /// The place up to which the ledger is written with it.
+    pub(super) recorded: Place,
     /// Rows that gave way to others of their key, once that is known.
     pub(super) conflicts: u64,
 }
@@ -204,8 +209,8 @@ async fn ask(session: &Session, script: &str) -> Result<Answers, Failure> {
     }
 }
 
-/// Sends what was prepared, moves the cursor and commits. When this fails after COMMIT was sent, and the failure is of the
-/// connection, nobody knows whether it is committed; the cursor will tell.
+/// Sends what was prepared, moves the cursor and commits. Returns how many rows of the ledger are new. When this fails after
+/// COMMIT was sent, and the failure is of the connection, nobody knows whether it is committed; the cursor will tell.
 pub(super) async fn finish(
     session: &mut Session,
     timing: &Timing,
@@ -213,7 +218,7 @@ pub(super) async fn finish(
     key: &CursorKey,
     claim: Claim,
     prepared: &mut Prepared,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     prepared.conflicts = 0;
     for (index, part) in prepared.parts.iter().enumerate() {
         let loaded = load(session, &part.loading, &part.rows).await;
@@ -227,11 +232,21 @@ pub(super) async fn finish(
             .await
             .map_err(Failure::OwnTable)?;
     }
+    let mut recorded = 0;
+    if !prepared.ledger.is_empty() {
+        recorded = answer(timing, async {
+            ledger::insert(session, tables, key, &prepared.ledger)
+                .await
+                .map_err(Failure::OwnTable)
+        })
+        .await?;
+    }
     answer(timing, move_cursor(session, tables, key, claim, prepared)).await?;
     answer(timing, async {
         Ok(session.client.batch_execute("COMMIT").await?)
     })
-    .await
+    .await?;
+    Ok(recorded)
 }
 
 async fn move_cursor(

@@ -23,7 +23,7 @@ impl Lane {
         if self.ends_when_held {
             self.ended_by = Some(format!("{reason}{pause}{what_to_do}"));
         } else if is_new {
-            error!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
+            error!(stage = self.key.stage, tables = self.tables, offset = %self.cursor.offset,
                 "delivery of this stage is held, and tried again every {} s: {reason}{pause}{what_to_do}", self.hold_delay.as_secs());
         } else {
             debug!(stage = self.key.stage, "still held");
@@ -35,7 +35,7 @@ impl Lane {
         self.not_before = Some(Instant::now() + self.retry.next_delay());
         self.position = self.cursor;
         if self.standing.retrying(reason) {
-            warn!(stage = self.key.stage, tables = self.tables, offset = %self.cursor,
+            warn!(stage = self.key.stage, tables = self.tables, offset = %self.cursor.offset,
                 "delivery of this stage is tried again until it works: {reason}");
         } else {
             debug!(stage = self.key.stage, reason, "trying again");
@@ -43,12 +43,12 @@ impl Lane {
     }
 
     pub(super) fn goes_on(&self) {
-        info!(stage = self.key.stage, offset = %self.cursor, "delivery of this stage goes on");
+        info!(stage = self.key.stage, offset = %self.cursor.offset, "delivery of this stage goes on");
     }
 
     /// Nothing is under way: with nothing left to deliver, whatever was in the way is over.
     pub(in super::super) fn rests(&mut self) {
-        if self.is_ready() && self.cursor >= *self.head.borrow() && self.standing.idle() {
+        if self.is_ready() && self.is_drained() && self.standing.idle() {
             self.goes_on();
         }
     }
@@ -56,7 +56,7 @@ impl Lane {
     /// The server refuses the message at `offset`: it is a dead letter from the next attempt on, unless too many are.
     /// `is_named`: the server has named its row.
     pub(in super::super) fn condemn(&mut self, offset: Offset, verdict: Verdict, is_named: bool) {
-        let ahead = self.stage.count_between(self.cursor, offset);
+        let ahead = self.stage.count_between(self.cursor.offset, offset);
         if !self.refusals.refuse(ahead, is_named) {
             self.condemned.insert(offset, verdict);
             return;

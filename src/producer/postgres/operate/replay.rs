@@ -152,8 +152,8 @@ impl Round<'_> {
         for lane in &mut delivery.lanes {
             lane.key = self.key.clone();
             lane.claim = Some(claim);
-            lane.cursor = self.row.next;
-            lane.position = self.row.next;
+            lane.cursor = self.row.next.into();
+            lane.position = self.row.next.into();
             lane.ends_when_held = true;
             for table in lane.router.iter_mut().flat_map(Router::tables_mut) {
                 let end = ends.iter().find(|end| end.table == table.name_sql());

@@ -6,6 +6,7 @@ use super::super::Target;
 use super::super::batching::Batching;
 use super::super::cursor::{CursorKey, OwnTables, from_sql, to_sql};
 use super::super::dead_letter::{self, DeadLetter, SKIPPED, Verdict};
+use super::super::ledger;
 use super::super::outcomes;
 use super::super::session::{Session, Timing};
 use super::error::OperateError;
@@ -13,8 +14,8 @@ use super::{facts, own_key};
 use crate::backoff::Backoff;
 use crate::producer::operate::{Scope, Skipping};
 use crate::record::Offset;
-use crate::stage::ReadLimit;
 use crate::stage::report::Outcomes;
+use crate::stage::{Place, ReadLimit};
 
 /// How often in a row a transaction may fail for something transient.
 const ATTEMPTS: u32 = 20;
@@ -65,6 +66,7 @@ pub(super) async fn skip(
     let mut done = plan(target, scope, to).await?;
     done.messages = 0;
     let (mut session, mut failures) = (None, 0);
+    let mut place = Place::default();
     let mut backoff = Backoff::new(timing.retry_initial, timing.retry_max);
     let key = own_key(scope);
     loop {
@@ -73,7 +75,7 @@ pub(super) async fn skip(
                 Some(open) => open,
                 None => facts::connect(target).await?,
             };
-            step(open, target, scope, &key, to).await
+            step(open, target, scope, &key, place, to).await
         };
         match stepped.await {
             Ok(Step {
@@ -81,12 +83,13 @@ pub(super) async fn skip(
                 next,
                 letters,
             }) => {
-                scope.stage.ack(&scope.producer, next).await?;
+                scope.stage.ack(&scope.producer, next.offset).await?;
                 done.messages += letters;
                 (session, failures) = (Some(used), 0);
                 backoff.reset();
-                if next >= to {
-                    done.to = next;
+                place = next;
+                if next.offset >= to {
+                    done.to = next.offset;
                     return Ok(done);
                 }
             }
@@ -102,8 +105,8 @@ pub(super) async fn skip(
 
 struct Step {
     session: Session,
-    /// Where the cursor stands.
-    next: Offset,
+    /// Where the cursor stands, and up to which of the outages there the ledger is written.
+    next: Place,
     letters: u64,
 }
 
@@ -113,6 +116,7 @@ async fn step(
     target: &Target,
     scope: &Scope,
     key: &CursorKey,
+    place: Place,
     to: Offset,
 ) -> Result<Step, OperateError> {
     let tables = OwnTables::new(target.schema());
@@ -123,7 +127,7 @@ async fn step(
         session.client.batch_execute("ROLLBACK").await?;
         return Ok(Step {
             session,
-            next: from,
+            next: from.into(),
             letters: 0,
         });
     }
@@ -132,9 +136,13 @@ async fn step(
         messages: rows,
         bytes,
     };
-    let read = scope.stage.read(from, limit).await?;
-    let next = read.next.min(to);
-    if next <= from {
+    // The engine may have delivered on meanwhile.
+    let place = if place.offset == from { place } else { from.into() };
+    let read = scope.stage.read(from, limit).await?.up_to(to);
+    let read = ledger::with_outages(scope.stage.as_ref(), place, read).await?;
+    let (read, outages) = (read.messages, read.outages.outages);
+    let next = read.next;
+    if next <= from && outages.is_empty() {
         return Err(OperateError::Refused(format!(
             "stage {} holds nothing at offset {from} yet",
             scope.stage.name()
@@ -152,6 +160,15 @@ async fn step(
         .collect();
     if !letters.is_empty() {
         dead_letter::insert(&mut session, &tables, key, &letters).await?;
+    }
+    let entries: Vec<_> = read
+        .gaps
+        .iter()
+        .map(ledger::Entry::from)
+        .chain(outages.iter().map(ledger::Entry::from))
+        .collect();
+    if !entries.is_empty() {
+        ledger::insert(&mut session, &tables, key, &entries).await?;
     }
     let outcomes = Outcomes {
         skipped: letters.len() as u64,
@@ -182,9 +199,10 @@ async fn step(
         ));
     };
     session.client.batch_execute("COMMIT").await?;
+    let at = Place::from(from_sql(moved.try_get(0)?));
     Ok(Step {
         session,
-        next: from_sql(moved.try_get(0)?),
+        next: outages.last().map_or(at, |last| last.place.next().max(at)),
         letters: letters.len() as u64,
     })
 }

@@ -6,6 +6,7 @@ mod counts;
 mod epochs;
 mod exactly_once;
 mod isolation;
+mod ledger;
 mod operator;
 mod outage;
 mod poison;
