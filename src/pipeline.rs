@@ -203,6 +203,7 @@ impl Pipeline {
             let context = ConsumerContext {
                 stage,
                 batch: runner.batch,
+                sequence: runner.sequence,
                 stats: Arc::clone(&self.runners.stats.consumers[&runner.name]),
                 stop: stop.clone(),
                 name: runner.name.clone(),

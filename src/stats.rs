@@ -41,8 +41,27 @@ pub struct ConsumerStats {
     pub control: Counter,
     /// Attempts to connect, whatever became of them.
     pub attempts: Counter,
+    /// What the source's own numbers show.
+    pub sequence: SequenceStats,
     /// What the consumer is doing.
     pub state: StateCell,
+}
+
+/// What the source's own numbers show, where the configuration says where they stand (`sequence`).
+#[derive(Debug, Default)]
+pub struct SequenceStats {
+    /// Holes in them.
+    pub holes: Counter,
+    /// Messages that are missing in the holes, where numbers count messages.
+    pub missing: Counter,
+    /// Messages whose number came before.
+    pub duplicates: Counter,
+    /// Messages whose number is lower than one before them.
+    pub reordered: Counter,
+    /// Times the source began to count anew.
+    pub restarts: Counter,
+    /// Messages without a number, or beyond the keys that are followed.
+    pub unnumbered: Counter,
 }
 
 /// What one producer has done since the process started, over all its stages.

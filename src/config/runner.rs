@@ -12,6 +12,7 @@ use super::profile::Profiles;
 use super::section::Section;
 use super::stage::{StageConfig, read_batch_limits};
 use super::tree::join;
+use crate::consumer::sequence::Sequence;
 use crate::consumer::{BatchLimits, Consumer};
 use crate::name;
 use crate::producer::{Producer, Start};
@@ -48,6 +49,8 @@ pub struct ConsumerRunner {
     pub stage: StageConfig,
     /// When a batch closes.
     pub batch: BatchLimits,
+    /// Where messages have the source's own numbers, if those are to be checked.
+    pub sequence: Option<Sequence>,
     /// The consumer itself, ready to run.
     pub consumer: Box<dyn Consumer>,
 }
@@ -256,6 +259,7 @@ impl<'r> Reader<'r> {
             self.consumers.insert(name.clone(), declared);
         }
         let batch = read_batch_limits(section);
+        let sequence = Sequence::read(section);
         let registry = self.registry;
         let variety = find_variety(
             section,
@@ -271,6 +275,7 @@ impl<'r> Reader<'r> {
                 name,
                 stage,
                 batch,
+                sequence,
                 consumer,
             });
         }

@@ -138,6 +138,7 @@ pub(crate) fn context(stage: &Arc<MemoryStage>) -> ConsumerContext {
             bytes: ByteSize(1 << 20),
             interval: Span(std::time::Duration::from_millis(20)),
         },
+        sequence: None,
         stats: Arc::new(ConsumerStats::default()),
         stop: tokio_util::sync::CancellationToken::new(),
     }

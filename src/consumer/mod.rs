@@ -6,6 +6,7 @@
 pub mod batcher;
 #[cfg(test)]
 mod memory_stage;
+pub mod sequence;
 pub mod socket;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::config::units::{ByteSize, Span};
 use crate::exit::RunnerError;
 use crate::stage::SharedStage;
 use crate::stats::ConsumerStats;
+
+use self::sequence::Sequence;
 
 /// Takes messages from one source until it is told to stop.
 #[async_trait]
@@ -48,6 +51,8 @@ pub struct ConsumerContext {
     pub stage: SharedStage,
     /// When a batch closes.
     pub batch: BatchLimits,
+    /// Where messages have the source's own numbers, if those are to be checked.
+    pub sequence: Option<Sequence>,
     /// To be counted as it happens.
     pub stats: Arc<ConsumerStats>,
     /// Cancelled when the consumer is to stop.
@@ -71,7 +76,7 @@ pub trait ConsumerVariety: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Reads the keys of one runner of this variety. The keys that all consumers have (`name`, `type`,
-    /// `variety`, `stage`, `batch_configuration`) are read already. What is wrong is reported to the section, and
+    /// `variety`, `stage`, `batch_configuration`, `sequence`) are read already. What is wrong is reported to the section, and
     /// `None` returned; keys that nobody asked for are reported as unknown afterwards.
     fn configure(&self, name: &str, section: &mut Section<'_>) -> Option<Box<dyn Consumer>>;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::stats::{ConsumerStats, ProducerStats};
+use crate::stats::{ConsumerStats, ProducerStats, SequenceStats};
 
 /// Tells the present status.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
@@ -46,6 +46,35 @@ pub struct ConsumerStatus {
     pub dropped: u64,
     pub connects: u64,
     pub gaps: u64,
+    pub sequence: SequenceStatus,
+}
+
+/// What the source's own numbers show; see [`SequenceStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of SequenceStats, where they are explained"
+)]
+pub struct SequenceStatus {
+    pub holes: u64,
+    pub missing: u64,
+    pub duplicates: u64,
+    pub reordered: u64,
+    pub restarts: u64,
+    pub unnumbered: u64,
+}
+
+impl SequenceStatus {
+    fn of(stats: &SequenceStats) -> Self {
+        Self {
+            holes: stats.holes.get(),
+            missing: stats.missing.get(),
+            duplicates: stats.duplicates.get(),
+            reordered: stats.reordered.get(),
+            restarts: stats.restarts.get(),
+            unnumbered: stats.unnumbered.get(),
+        }
+    }
 }
 
 impl ConsumerStatus {
@@ -60,6 +89,7 @@ impl ConsumerStatus {
             dropped: stats.dropped.get(),
             connects: stats.connects.get(),
             gaps: stats.gaps.get(),
+            sequence: SequenceStatus::of(&stats.sequence),
         }
     }
 }

@@ -17,7 +17,9 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
+use super::sequence::Check;
 use super::{BatchLimits, ConsumerContext};
 use crate::record::{Batch, Timestamp};
 use crate::stage::{Appended, Outage, OutageKind, SharedStage, StageError};
@@ -44,6 +46,8 @@ pub struct Batcher {
     /// What becomes of the appended batches, oldest first.
     in_flight: FuturesOrdered<BoxFuture<'static, Outcome>>,
     in_flight_bytes: usize,
+    /// The source's own numbers.
+    sequence: Option<Check>,
 }
 
 /// What became of one batch.
@@ -67,6 +71,7 @@ impl Batcher {
             deadline: None,
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
+            sequence: context.sequence.clone().map(Check::new),
         }
     }
 
@@ -76,6 +81,9 @@ impl Batcher {
     /// # Errors
     /// When the stage has failed or is closed.
     pub async fn push(&mut self, payload: &[u8], received_at: Timestamp) -> Result<(), StageError> {
+        if self.sequence.is_some() {
+            self.check_number(payload, received_at).await?;
+        }
         if !self.open.is_empty() && self.open.byte_len() + payload.len() > self.max_bytes {
             self.flush().await?;
         }
@@ -91,7 +99,7 @@ impl Batcher {
         Ok(())
     }
 
-    /// Resolves when the open batch must be flushed; never while there is none. To be waited for beside the source; on the
+    /// Resolves when the open batch, or what was summed up, must be flushed; never while there is nothing. To be waited for beside the source; on the
     /// way it counts what has become durable. May be cancelled at any time.
     ///
     /// # Errors
@@ -118,7 +126,24 @@ impl Batcher {
     /// # Errors
     /// When the stage has failed or is closed.
     pub async fn flush(&mut self) -> Result<(), StageError> {
-        self.deadline = None;
+        let deadline = self.deadline.take();
+        self.append_open().await?;
+        if let Some(check) = &mut self.sequence
+            && check.has_summed()
+        {
+            // Holes that were too many wait no longer than a batch does.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if let Some(rest) = check.take_rest() {
+                    self.record(rest).await?;
+                }
+            } else {
+                self.deadline = Some(after(self.limits.interval.0));
+            }
+        }
+        Ok(())
+    }
+
+    async fn append_open(&mut self) -> Result<(), StageError> {
         if self.open.is_empty() {
             return Ok(());
         }
@@ -146,7 +171,17 @@ impl Batcher {
     /// # Errors
     /// When the stage has failed or is closed.
     pub async fn append_outage(&mut self, outage: Outage) -> Result<(), StageError> {
+        if let Some(check) = &mut self.sequence
+            && outage.kind == OutageKind::Disconnected
+        {
+            check.note_outage();
+        }
         self.flush().await?;
+        self.record(outage).await
+    }
+
+    /// Appends an outage behind what is appended.
+    async fn record(&mut self, outage: Outage) -> Result<(), StageError> {
         self.make_room(0).await?;
         let accepted = self.stage.append_outage(outage).await?;
         self.stats.gaps.add(1);
@@ -167,8 +202,37 @@ impl Batcher {
     pub async fn finish(mut self) -> Result<(), StageError> {
         self.stage.note_stop(Timestamp::now());
         self.flush().await?;
+        if let Some(rest) = self.sequence.as_mut().and_then(Check::take_rest) {
+            self.record(rest).await?;
+        }
         while let Some(outcome) = self.in_flight.next().await {
             self.settle(outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a message's number before the message is taken in.
+    async fn check_number(&mut self, payload: &[u8], received_at: Timestamp) -> Result<(), StageError> {
+        let Some(check) = &mut self.sequence else {
+            return Ok(());
+        };
+        if !check.is_seeded() {
+            check.seed(self.stage.as_ref()).await?;
+        }
+        let hole = check.observe(payload, received_at, &self.stats.sequence);
+        let summed = check.take_summed(received_at);
+        for outage in summed.into_iter().chain(hole) {
+            let skip = outage.kind.skip();
+            warn!(
+                stage = self.stage.name(),
+                key = skip.and_then(|skip| skip.key.as_deref()),
+                first = skip.map(|skip| skip.first),
+                last = skip.map(|skip| skip.last),
+                messages = outage.messages,
+                "{}",
+                outage.cause
+            );
+            self.append_outage(outage).await?;
         }
         Ok(())
     }
