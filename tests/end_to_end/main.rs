@@ -14,6 +14,7 @@ mod exports;
 mod failover;
 mod full_database;
 mod kills;
+mod ledger;
 mod outages;
 mod owners;
 mod probe;

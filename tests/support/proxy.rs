@@ -1,5 +1,5 @@
 //! A TCP proxy between engine and PostgreSQL that can break what passes: cut, hold, delay, refuse, and swallow the
-//! answer to a COMMIT, after which the client can't know whether its transaction is in.
+//! answer to a COMMIT, after which the client can't know whether its transaction is in. Before a feed it can all but the last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ pub(crate) struct Proxy {
 
 struct State {
     upstream: SocketAddr,
+    is_postgres: bool,
     traffic: watch::Sender<Traffic>,
     /// Counts the orders to cut.
     cuts: watch::Sender<u64>,
@@ -47,10 +48,20 @@ struct State {
 impl Proxy {
     /// Listens on a port of its own and passes everything to `port` on this machine.
     pub(crate) async fn to(port: u16) -> Self {
+        Self::before(port, true).await
+    }
+
+    /// The same before a server of another kind than PostgreSQL.
+    pub(crate) async fn to_feed(port: u16) -> Self {
+        Self::before(port, false).await
+    }
+
+    async fn before(port: u16, is_postgres: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             upstream: SocketAddr::from(([127, 0, 0, 1], port)),
+            is_postgres,
             traffic: watch::Sender::new(Traffic::Flowing),
             cuts: watch::Sender::new(0),
             to_swallow: AtomicU64::new(0),
@@ -112,9 +123,10 @@ async fn relay(client: TcpStream, state: Arc<State>) {
     };
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
+    let answers = state.is_postgres.then(Answers::default);
     tokio::select! {
         () = pump(client_read, server_write, &state, None) => {}
-        () = pump(server_read, client_write, &state, Some(Answers::default())) => {}
+        () = pump(server_read, client_write, &state, answers) => {}
         _ = cuts.changed() => {}
     }
 }
