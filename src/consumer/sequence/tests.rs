@@ -1,6 +1,7 @@
 //! The source's numbers through the batcher, over a stage in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::consumer::batcher::Batcher;
@@ -230,7 +231,8 @@ async fn holes_that_are_summed_up_are_recorded_when_the_feed_falls_silent_and_at
         let recorded = || stage.outages().iter().map(|hole| hole.messages).sum::<u64>();
         assert_eq!(recorded(), u64::try_from(BURST).unwrap());
         if by_age {
-            batcher.due().await.unwrap();
+            let due = tokio::time::timeout(Duration::from_secs(60), batcher.due());
+            due.await.expect("it has to be recorded").unwrap();
             batcher.flush().await.unwrap();
         } else {
             batcher.finish().await.unwrap();

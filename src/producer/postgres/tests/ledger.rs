@@ -119,6 +119,20 @@ async fn draining_ends_with_the_outages_behind_the_last_message() {
     stage.put_outages(["1", "2", "3", "4", "5"]);
     drain(database.target(), &[&stage]).await.unwrap();
     assert_eq!(database.sql(DETAILS).await, ["1", "2", "3", "4", "5"]);
+    // Nor does it end while it waits to try again.
+    database.sql("CREATE SEQUENCE tries").await;
+    database
+        .sql(
+            "CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF nextval('tries') = 1 THEN RAISE EXCEPTION 'once' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$",
+        )
+        .await;
+    database
+        .sql("CREATE TRIGGER once BEFORE INSERT ON _socket_el_gap FOR EACH STATEMENT EXECUTE FUNCTION fail_once()")
+        .await;
+    stage.put_outages(["6"]);
+    drain(database.target(), &[&stage]).await.unwrap();
+    assert_eq!(database.sql(DETAILS).await, ["1", "2", "3", "4", "5", "6"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
