@@ -1,7 +1,7 @@
 //! The batches and outages of a stage, page by page.
 
 use super::database::Database;
-use super::generation::tree_of;
+use super::generation::{self, tree_of};
 use super::state::{Shared, StageState};
 use super::walk::{Walk, WalkError};
 use crate::record::{Offset, Timestamp};
@@ -90,6 +90,9 @@ impl Looking<'_> {
     ) -> Result<(), StageError> {
         let name = &self.stage.name;
         let tree = self.shared.checked(database.tree(&tree_of(name)))?;
+        // An earlier version left all outages where they were recorded.
+        let is_indexed = self.shared.checked(generation::is_indexed(database))?;
+        let outages_before = outages_before.filter(|_| is_indexed);
         let head = self.stage.head();
         let from = self.at.offset;
         let failed = |error| match error {

@@ -161,6 +161,16 @@ impl Database {
             .map_err(|error| self.describe("open a tree of", &error))
     }
 
+    /// The tree of this name, if it is there. Writes nothing, so that it is for what is sealed.
+    pub(super) fn tree_if_there(&self, name: &str) -> Result<Option<sled::Tree>, String> {
+        let is_there = self
+            .handle()?
+            .tree_names()
+            .iter()
+            .any(|found| found == name.as_bytes());
+        is_there.then(|| self.tree(name)).transpose()
+    }
+
     /// Names of the trees in order.
     pub(super) fn tree_names(&self) -> Result<Vec<String>, String> {
         let mut names: Vec<_> = self

@@ -32,6 +32,8 @@ const OUTAGES_PREFIX: &str = "outages:";
 const PATH_TREE: &str = "path";
 const ID_KEY: &str = "id";
 const RESERVED_PREFIX: &str = "reserved:";
+/// It says that the keys of all outages stand in trees of their own. Generations of earlier versions do not have it.
+const INDEXED_KEY: &str = "outages-indexed";
 
 /// The directory of generation `number`.
 pub(super) fn dir_of(path: &Path, number: u64) -> PathBuf {
@@ -85,8 +87,42 @@ pub(super) fn create<'a>(
         for (stage, end) in reserved {
             insert_reserved(&tree, stage, end)?;
         }
+        tree.insert(INDEXED_KEY, &[])?;
         carried.iter().try_for_each(|carried| carried.insert_into(db))
     })
+}
+
+/// Whether the keys of all outages stand in trees of their own. They do not where an earlier version has sealed the generation.
+pub(super) fn is_indexed(database: &Database) -> Result<bool, String> {
+    database
+        .tree(PATH_TREE)?
+        .contains_key(INDEXED_KEY)
+        .map_err(|error| database.describe("read", &error))
+}
+
+/// Gives the generation that is appended to what it lacks if an earlier version has made it. The mark comes last: what a crash
+/// leaves without it is done again.
+pub(super) fn index_outages(database: &Database, stages: &[String]) -> Result<(), String> {
+    if is_indexed(database)? {
+        return Ok(());
+    }
+    let written = |error| database.describe("write to", &error);
+    for stage in stages {
+        let failed = |error| walk_failure(database, error);
+        let index = database.tree(&outages_tree_of(stage))?;
+        let tree = database.tree(&tree_of(stage))?;
+        let mut walk = Walk::new(&tree, stage, None, Offset::new(u64::MAX)).map_err(failed)?;
+        while let Some(step) = walk.next().map_err(failed)? {
+            if step.header.kind == Kind::Gap {
+                index.insert(step.key, &[]).map_err(written)?;
+            }
+        }
+    }
+    database
+        .tree(PATH_TREE)?
+        .insert(INDEXED_KEY, &[])
+        .map(drop)
+        .map_err(written)
 }
 
 fn insert_reserved(tree: &sled::Tree, stage: &str, end: Offset) -> sled::Result<()> {

@@ -1,16 +1,21 @@
 //! Outages: stretches in which messages may be missing, and those that a full path makes itself.
 //!
 //! An outage is a record of kind gap in its stage's tree, and an entry in the tree beside it that holds the keys of all
-//! outages of the generation, so that they are found without going through the messages.
+//! outages of the generation, so that they are found without going through the messages. (In generations that an earlier version has
+//! sealed they are found by going through, and those behind the last message stand where they were recorded.)
 //!
 //! Invariant: an outage stands in the generation that holds the first message behind it, and as long as there is none in the open
 //! one. A roll carries it over: whoever has delivered every message of a sealed generation needs nothing of it any more.
 
+use std::iter;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sled::IVec;
+
 use super::database::Database;
-use super::generation::{outages_tree_of, tree_of};
+use super::generation::{self, outages_tree_of, tree_of};
 use super::state::{Shared, StageState};
 use super::writer::{WaitingBatch, Writer};
 use crate::record::{Offset, Timestamp};
@@ -99,7 +104,7 @@ impl Writer {
 pub(super) struct Carried {
     pub(super) stage: String,
     /// Keys and values.
-    pub(super) records: Vec<(sled::IVec, sled::IVec)>,
+    pub(super) records: Vec<(IVec, IVec)>,
     /// The time that they span.
     pub(super) period: Option<Period>,
 }
@@ -122,19 +127,13 @@ impl Carried {
 
 /// The outages of a generation behind its last message of the stage, which ends at `end` if there is one.
 pub(super) fn trailing(database: &Database, stage: &str, end: Option<Offset>) -> Result<Carried, String> {
-    let failed = |error: sled::Error| database.describe("read", &error);
-    let tree = database.tree(&tree_of(stage))?;
-    let index = database.tree(&outages_tree_of(stage))?;
     let mut carried = Carried {
         stage: stage.to_owned(),
         records: Vec::new(),
         period: None,
     };
-    for entry in index.range(envelope::key(end.unwrap_or(Offset::ZERO), 0)..) {
-        let (key, _) = entry.map_err(failed)?;
-        let Some(value) = tree.get(&key).map_err(failed)? else {
-            continue;
-        };
+    for record in records(database, stage, envelope::key(end.unwrap_or(Offset::ZERO), 0)..)? {
+        let (key, value) = record?;
         // What does not open is left out: it would be so wherever it stands.
         if let Ok(sealed) = envelope::open(stage, &key, &value) {
             carried.period = Period::joined(carried.period, Some(sealed.header.period()));
@@ -146,16 +145,41 @@ pub(super) fn trailing(database: &Database, stage: &str, end: Option<Offset>) ->
 
 /// When the first outage of a generation began, if it holds one.
 pub(super) fn first_began(database: &Database, stage: &str) -> Result<Option<Timestamp>, String> {
-    let failed = |error: sled::Error| database.describe("read", &error);
-    let index = database.tree(&outages_tree_of(stage))?;
-    let Some((key, _)) = index.first().map_err(failed)? else {
-        return Ok(None);
-    };
-    let value = database.tree(&tree_of(stage))?.get(&key).map_err(failed)?;
-    Ok(value.and_then(|value| {
+    let first = records(database, stage, ..)?.next().transpose()?;
+    Ok(first.and_then(|(key, value)| {
         let sealed = envelope::open(stage, &key, &value).ok()?;
         Some(sealed.header.received_first)
     }))
+}
+
+/// Keys and values of records, as they are read.
+type Records<'d> = Box<dyn Iterator<Item = Result<(IVec, IVec), String>> + 'd>;
+
+/// The records of a stage's outages in a generation with keys in this range, in order. In one without an index all records of the
+/// range are looked at.
+fn records<'d>(
+    database: &'d Database,
+    stage: &str,
+    keys: impl RangeBounds<[u8; 12]>,
+) -> Result<Records<'d>, String> {
+    let failed = |error| database.describe("read", &error);
+    let Some(tree) = database.tree_if_there(&tree_of(stage))? else {
+        return Ok(Box::new(iter::empty()));
+    };
+    if !generation::is_indexed(database)? {
+        let is_outage = |key: &[u8]| envelope::parse_key(key).is_some_and(|(_, part)| part & GAP_PART != 0);
+        let found = tree
+            .range(keys)
+            .filter(move |record| record.as_ref().map_or(true, |(key, _)| is_outage(key)));
+        return Ok(Box::new(found.map(move |record| record.map_err(failed))));
+    }
+    let Some(index) = database.tree_if_there(&outages_tree_of(stage))? else {
+        return Ok(Box::new(iter::empty()));
+    };
+    Ok(Box::new(index.range(keys).filter_map(move |entry| {
+        let record = entry.and_then(|(key, _)| Ok(tree.get(&key)?.map(|value| (key, value))));
+        record.map_err(failed).transpose()
+    })))
 }
 
 /// The outages from a place on, up to those before the message at `to`. Blocks.
@@ -180,8 +204,13 @@ pub(super) fn page(
             let Some(database) = shared.database(number)? else {
                 continue;
             };
-            // Those behind its last message stand in a later generation as well.
-            let end = extent.map_or(end, |extent| end.min(extent.end.into()));
+            let end = match extent {
+                // Those behind its last message stand in a later generation as well; an earlier version left them there.
+                Some(extent) if shared.checked(generation::is_indexed(&database))? => {
+                    end.min(extent.end.into())
+                }
+                _ => end,
+            };
             look_into(shared, stage, &database, end, &mut page)?;
             if page.outages.len() >= MAX_OUTAGES {
                 return Ok(page);
@@ -222,21 +251,12 @@ fn look_into(
     end: Place,
     page: &mut OutagePage,
 ) -> Result<(), StageError> {
-    let failed = |error: sled::Error| {
-        shared.fail(&database.describe("read", &error));
-        shared.ended()
-    };
     let name = &stage.name;
-    let tree = shared.checked(database.tree(&tree_of(name)))?;
-    let index = shared.checked(database.tree(&outages_tree_of(name)))?;
     if end <= page.next {
         return Ok(());
     }
-    for entry in index.range(key_of(page.next)..key_of(end)) {
-        let (key, _) = entry.map_err(failed)?;
-        let Some(value) = tree.get(&key).map_err(failed)? else {
-            continue;
-        };
+    for record in shared.checked(records(database, name, key_of(page.next)..key_of(end)))? {
+        let (key, value) = shared.checked(record)?;
         match decoded(name, &key, &value) {
             Ok(outage) => {
                 page.next = outage.place.next();

@@ -257,6 +257,7 @@ impl Recovery<'_> {
         let tools = self.tools;
         let entries = generation::path_entries(&database).map_err(|reason| tools.failed(reason))?;
         self.take_reserved(entries.reserved);
+        generation::index_outages(&database, &entries.stages).map_err(|reason| tools.failed(reason))?;
         let mut extents = BTreeMap::new();
         for stage in entries.stages {
             let ends = generation::ends(&database, &stage).map_err(|reason| tools.failed(reason))?;

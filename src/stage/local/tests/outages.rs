@@ -1,9 +1,14 @@
 //! Outages in the order of a stage: found by whoever passes their place, once, whatever rolls, drops, stops or crashes lie
 //! between.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use super::support::*;
 use crate::record::{Offset, Timestamp};
-use crate::stage::local::{LocalOptions, LocalPath, OnFull, Retention};
+use crate::stage::local::database::wait_until_closed;
+use crate::stage::local::{LocalOptions, LocalPath, OnFull, Retention, disk, generation};
+use crate::stage::path::GenerationState;
 use crate::stage::{GapCause, LastSeen, Outage, OutageKind, Place, SharedStage};
 
 /// The causes of all outages from a place up to the head, page by page.
@@ -302,6 +307,89 @@ async fn when_the_source_was_heard_last_is_known_after_every_kind_of_stop() {
     drop(local);
     let (local, stage) = open(&path);
     assert_eq!(seen(&stage), Some((50, false)));
+    local.close().unwrap();
+}
+
+/// Takes from a closed path what earlier versions did not write: the index, and outages carried over by a roll.
+fn make_earlier(path: &Path) {
+    let mut seen = BTreeSet::new();
+    for number in 0.. {
+        let dir = generation::dir_of(path, number);
+        if !dir.exists() {
+            break;
+        }
+        let db = generation::open_settings(&tiny()).config(&dir).open().unwrap();
+        assert!(db.drop_tree(generation::outages_tree_of(STAGE)).unwrap());
+        db.open_tree("path").unwrap().remove("outages-indexed").unwrap();
+        let tree = db.open_tree(generation::tree_of(STAGE)).unwrap();
+        for key in tree.iter().keys() {
+            let key = key.unwrap();
+            let is_outage = key[8] & 0x80 != 0;
+            if is_outage && !seen.insert(key.clone()) {
+                tree.remove(key).unwrap();
+            }
+        }
+        db.flush().unwrap();
+        drop((tree, db));
+        wait_until_closed(&dir).unwrap();
+    }
+}
+
+/// The files of all sealed generations.
+fn sealed_files(local: &LocalPath) -> Vec<Vec<disk::FileSum>> {
+    let overview = local.overview();
+    let sealed = overview
+        .generations
+        .iter()
+        .filter(|found| found.state == GenerationState::Sealed);
+    sealed
+        .map(|found| disk::read_through(&generation::dir_of(local.directory(), found.number)).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_recorded_is_found_and_its_sealed_files_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open(dir.path());
+    let mut expected = Vec::new();
+    for number in 0..12 {
+        for nth in 0..=number % 3 {
+            let cause = format!("{number} {nth}");
+            record(&stage, &cause).await;
+            expected.push(cause);
+        }
+        fill(&stage, 1).await;
+    }
+    record(&stage, "at the head").await;
+    expected.push("at the head".to_owned());
+    assert!(local.overview().generations.len() > 2, "it has rolled");
+    local.close().unwrap();
+    make_earlier(dir.path());
+
+    let (local, stage) = open(dir.path());
+    assert_eq!(causes_from(&stage, start()).await, expected);
+    assert_eq!(listed(&local, STAGE), expected);
+    let is_summed = || {
+        local
+            .shared()
+            .catalog()
+            .values()
+            .all(|found| found.entry.state == GenerationState::Open || found.entry.summed)
+    };
+    until("what was changed by hand is summed up again", is_summed).await;
+    let files = sealed_files(&local);
+    assert_eq!(causes_from(&stage, start()).await, expected);
+    local.close().unwrap();
+
+    let (local, stage) = open(dir.path());
+    assert_eq!(sealed_files(&local), files);
+    assert_eq!(causes_from(&stage, start()).await, expected);
+    // What was open then goes on as any other.
+    record(&stage, "by this one").await;
+    fill(&stage, 8).await;
+    expected.push("by this one".to_owned());
+    assert_eq!(causes_from(&stage, start()).await, expected);
+    assert_eq!(listed(&local, STAGE), expected);
     local.close().unwrap();
 }
 
