@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use super::{cursors, outages};
 use super::reader;
 use super::state::{Command, Shared, StageState, lock, read};
+use super::{cursors, outages};
 use crate::record::{Batch, Offset, Timestamp};
 use crate::stage::envelope::MAX_MESSAGE;
 use crate::stage::path::held_cursor;

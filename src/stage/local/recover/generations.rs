@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::Recovery;
 use crate::record::{Offset, Timestamp};
-use crate::stage::{Gap, Period};
 use crate::stage::local::database::{Database, Opened, wait_until_closed};
 use crate::stage::local::meta::GenerationEntry;
 use crate::stage::local::options::OpenError;
 use crate::stage::local::state::Generation;
 use crate::stage::local::{disk, gaps, generation, outages};
 use crate::stage::path::{Extent, GenerationState};
+use crate::stage::{Gap, Period};
 
 impl Recovery<'_> {
     /// The generations that the book knows, but for the open one.
