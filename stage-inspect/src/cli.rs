@@ -99,6 +99,22 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+impl Command {
+    /// Whether it reads a stage, and changes nothing in it or in a database.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::List(_)
+                | Self::Counts(_)
+                | Self::Show(_)
+                | Self::Tail(_)
+                | Self::Gaps(_)
+                | Self::Verify(_)
+                | Self::Export(_)
+        )
+    }
+}
+
 /// Arguments of `adopt`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  stage-inspect adopt websocket_1 --producer postgres")]

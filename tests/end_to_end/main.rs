@@ -12,6 +12,7 @@ mod dead_letters;
 mod delivery;
 mod exports;
 mod failover;
+mod followed;
 mod full_database;
 mod kills;
 mod ledger;
