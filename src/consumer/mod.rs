@@ -4,8 +4,11 @@
 //! producer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
 pub mod batcher;
+mod gap;
 #[cfg(test)]
 mod memory_stage;
+mod patience;
+mod reach;
 pub mod sequence;
 pub mod socket;
 
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Section;
 use crate::config::units::{ByteSize, Span};
 use crate::exit::RunnerError;
-use crate::stage::SharedStage;
+use crate::stage::{SharedStage, StageError};
 use crate::stats::ConsumerStats;
 
 use self::sequence::Sequence;
@@ -79,4 +82,24 @@ pub trait ConsumerVariety: Send + Sync {
     /// `variety`, `stage`, `batch_configuration`, `sequence`) are read already. What is wrong is reported to the section, and
     /// `None` returned; keys that nobody asked for are reported as unknown afterwards.
     fn configure(&self, name: &str, section: &mut Section<'_>) -> Option<Box<dyn Consumer>>;
+}
+
+/// Ends a consumer whose stage has failed.
+fn stage_failed(name: &str, error: StageError) -> RunnerError {
+    let reason = error.exit_reason();
+    RunnerError::new(
+        reason,
+        ConsumerFailed {
+            name: name.to_owned(),
+            error,
+        },
+    )
+}
+
+/// The stage took nothing more.
+#[derive(Debug, thiserror::Error)]
+#[error("consumer {name}: {error}")]
+struct ConsumerFailed {
+    name: String,
+    error: StageError,
 }

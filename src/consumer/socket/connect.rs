@@ -11,6 +11,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use super::refusal::{ConnectError, of_handshake};
 use super::script::{MAX_STEP_BYTES, Script};
 use super::settings::Settings;
+use crate::consumer::reach;
+use crate::consumer::reach::headers::apply;
 
 /// How much is read from the connection at a time: at high rates this decides how many system calls a message costs.
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -40,7 +42,7 @@ pub(super) async fn connect_with_answer(
 
 async fn dial(settings: &Settings) -> Result<(Socket, Response), ConnectError> {
     let request = request(settings).await?;
-    let tcp = reach(settings).await?;
+    let tcp = reach::connect::connect(&settings.endpoint, settings.proxy.as_ref()).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_write_buffer_size(2 * MAX_STEP_BYTES)
@@ -56,33 +58,9 @@ async fn dial(settings: &Settings) -> Result<(Socket, Response), ConnectError> {
     Ok(answered)
 }
 
-/// A TCP connection to the server, straight or through the proxy.
-async fn reach(settings: &Settings) -> Result<TcpStream, ConnectError> {
-    let (host, port) = (settings.endpoint.host(), settings.endpoint.port());
-    let unreachable = |source| ConnectError::Tcp {
-        host: host.to_owned(),
-        port,
-        source,
-    };
-    let tcp = match &settings.proxy {
-        Some(proxy) => proxy.connect(host, port).await?,
-        None => TcpStream::connect((host, port)).await.map_err(unreachable)?,
-    };
-    // Pongs and subscriptions are small and are not to wait for more.
-    tcp.set_nodelay(true).map_err(unreachable)?;
-    Ok(tcp)
-}
-
 async fn request(settings: &Settings) -> Result<Request, ConnectError> {
     let request: Result<Request, tungstenite::Error> = settings.endpoint.uri().into_client_request();
     let mut request = request.map_err(of_handshake)?;
-    for (name, value) in &settings.headers {
-        request.headers_mut().insert(name, value.clone());
-    }
-    for header in &settings.late_headers {
-        request
-            .headers_mut()
-            .insert(header.name.clone(), header.value.read().await?);
-    }
+    apply(&settings.headers, &settings.late_headers, request.headers_mut()).await?;
     Ok(request)
 }

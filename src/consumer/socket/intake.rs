@@ -1,21 +1,14 @@
-//! Where a session's messages go: into the batcher, or to who only looks. Waits for the stage that are long enough to be seen are
-//! shown as the state `paused`: it takes nothing, so nobody reads the socket.
+//! Where a session's messages go: into the batcher, or to who only looks.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::status::Status;
 use crate::consumer::batcher::Batcher;
+use crate::consumer::patience::patiently;
 use crate::record::Timestamp;
 use crate::stage::{Outage, StageError};
-
-/// A wait for the stage that is longer is shown; shorter ones are the ordinary pace of a disk.
-const PAUSED_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a session's messages go. The durations are how long it waited, deaf to the socket.
 pub(super) trait Intake {
@@ -68,40 +61,18 @@ impl<'a> IntoStage<'a> {
 
 impl Intake for IntoStage<'_> {
     async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, StageError> {
-        shown(self.status, self.batcher.push(payload, at)).await
+        patiently(self.status, self.batcher.push(payload, at)).await
     }
 
     async fn flush(&mut self) -> Result<Duration, StageError> {
-        shown(self.status, self.batcher.flush()).await
+        patiently(self.status, self.batcher.flush()).await
     }
 
     async fn append_outage(&mut self, outage: Outage) -> Result<Duration, StageError> {
-        shown(self.status, self.batcher.append_outage(outage)).await
+        patiently(self.status, self.batcher.append_outage(outage)).await
     }
 
     async fn due(&mut self) -> Result<(), StageError> {
         self.batcher.due().await
     }
-}
-
-/// Does the work to its end, and shows when that takes long.
-async fn shown(
-    status: &Status,
-    work: impl Future<Output = Result<(), StageError>>,
-) -> Result<Duration, StageError> {
-    let mut work = pin!(work);
-    // Nearly always it is done at once, and then no clock is asked.
-    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
-        return done.map(|()| Duration::ZERO);
-    }
-    let begun = Instant::now();
-    tokio::select! {
-        biased;
-        done = &mut work => return done.map(|()| begun.elapsed()),
-        () = sleep(PAUSED_AFTER) => {}
-    }
-    let before = status.paused();
-    work.await?;
-    status.resumed(before, begun.elapsed());
-    Ok(begun.elapsed())
 }

@@ -7,16 +7,12 @@
 //!
 //! Left to others: batches and backpressure ([`Batcher`]), what the messages mean.
 
-mod authority;
 mod cause;
 mod connect;
-mod endpoint;
 mod farewell;
-mod gap;
 mod intake;
 mod liveness;
 mod pattern;
-mod proxy;
 mod refusal;
 mod script;
 mod session;
@@ -24,8 +20,6 @@ mod settings;
 mod status;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod token;
 mod trial;
 
 pub use trial::{Connected, Handshake, Role, Seen, Trial, TrialEnd, TrialError};
@@ -36,22 +30,19 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::batcher::Batcher;
-use super::{Consumer, ConsumerContext, ConsumerVariety};
+use super::gap::{self, Gap};
+use super::reach::{endpoint, proxy, token};
+use super::{Consumer, ConsumerContext, ConsumerVariety, stage_failed};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::exit::RunnerError;
 use crate::stage::StageError;
 use connect::Socket;
-use gap::Gap;
 use intake::IntoStage;
-use refusal::Remedy;
 use script::Script;
 use session::{End, Session};
 use settings::Settings;
 use status::Status;
-
-/// What only an operator can mend is tried again after half of this to all of it.
-const OPERATOR_RETRY: Duration = Duration::from_secs(120);
 
 /// Makes consumers of WebSocket servers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,12 +165,7 @@ impl SocketConsumer {
                     return Ok(Some(connection));
                 }
                 Err(error) => {
-                    let delay = backoff.next_delay()
-                        + match error.remedy() {
-                            Remedy::Backoff => Duration::ZERO,
-                            Remedy::After(wait) => wait,
-                            Remedy::Operator => OPERATOR_RETRY.mul_f64(rand::random_range(0.5..=1.0)),
-                        };
+                    let delay = error.remedy().delay(backoff);
                     status.refused(&error, delay);
                     due_at = tokio::time::Instant::now() + delay;
                 }
@@ -198,23 +184,4 @@ async fn failed(batcher: &mut Batcher) -> StageError {
             return error;
         }
     }
-}
-
-fn stage_failed(name: &str, error: StageError) -> RunnerError {
-    let reason = error.exit_reason();
-    RunnerError::new(
-        reason,
-        ConsumerFailed {
-            name: name.to_owned(),
-            error,
-        },
-    )
-}
-
-/// The stage took nothing more.
-#[derive(Debug, thiserror::Error)]
-#[error("consumer {name}: {error}")]
-struct ConsumerFailed {
-    name: String,
-    error: StageError,
 }

@@ -14,14 +14,12 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::pattern::Pattern;
 use super::settings::Settings;
-use super::token::{TokenError, read_file};
+use super::token::{FILE_KEY, MAX_TOKEN_BYTES, TokenError, read_file};
 
 /// Longest message of a step; also what a connection's write buffer must hold.
-pub(super) const MAX_STEP_BYTES: usize = 1 << 20;
+pub(super) const MAX_STEP_BYTES: usize = MAX_TOKEN_BYTES;
 /// How long an answer may take when its step does not say.
 pub(super) const EXPECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The key of a mapping that stands for the text of a file.
-pub(super) const FILE_KEY: &str = "file";
 
 /// One step of `subscribe`. Holds secrets, so it has no `Debug`.
 #[derive(Clone)]

@@ -3,7 +3,6 @@
 mod headers;
 mod talk;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +12,12 @@ use tokio_tungstenite::tungstenite::http::HeaderMap;
 use super::endpoint::Endpoint;
 use super::liveness::{Idle, IdleAction, Ping};
 use super::pattern::Pattern;
-use super::proxy::{self, Proxy};
+use super::proxy::Proxy;
 use super::script::{Outgoing, Step};
-use super::tls::{TlsFiles, client_config};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::config::units::{ByteSize, Span};
+use crate::consumer::reach::settings::{read_endpoint, read_proxy, read_reconnect, read_tls, reconnect};
 use crate::stage::envelope::MAX_MESSAGE;
 
 pub(super) use headers::LateHeader;
@@ -88,7 +87,7 @@ impl Settings {
                 action: IdleAction::Reconnect,
             }),
             connect_timeout: Duration::from_secs(30),
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
+            backoff: reconnect(),
             max_message_bytes: 16 << 20,
             tls: None,
         }
@@ -96,8 +95,8 @@ impl Settings {
 
     /// Reads the keys. `None` when something in the file is wrong; it is then reported.
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let endpoint = read_endpoint(section);
-        let Headers { given, late } = read_headers(section, endpoint.as_ref());
+        let endpoint = read_endpoint(section, Endpoint::parse);
+        let Headers { given, late, .. } = read_headers(section, endpoint.as_ref());
         let proxy = read_proxy(section, endpoint.as_ref());
         let subscribe = read_subscribe(section);
         let control = read_control(section);
@@ -132,39 +131,6 @@ impl Settings {
     }
 }
 
-fn read_endpoint(section: &mut Section<'_>) -> Option<Endpoint> {
-    let uri: String = section.required("uri")?;
-    match Endpoint::parse(&uri) {
-        Ok(endpoint) => Some(endpoint),
-        Err(error) => {
-            section.problem("uri", &error.to_string());
-            None
-        }
-    }
-}
-
-/// `proxy`, or what the environment says.
-fn read_proxy(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> Option<Proxy> {
-    match section.optional::<String>("proxy") {
-        Some(given) if given == proxy::NONE => None,
-        Some(given) => match Proxy::parse(&given) {
-            Ok(proxy) => Some(proxy),
-            Err(error) => {
-                section.problem("proxy", &format!("{error}, or {}", proxy::NONE));
-                None
-            }
-        },
-        None => {
-            let found = Proxy::of_environment(endpoint?, |name| std::env::var(name).ok());
-            found.unwrap_or_else(|(name, error)| {
-                let message = format!("is not given, and the environment variable {name} {error}");
-                section.problem("proxy", &message);
-                None
-            })
-        }
-    }
-}
-
 /// `idle`, or `idle_timeout` in short.
 fn read_idle(section: &mut Section<'_>) -> Option<Idle> {
     let short: Option<Span> = section.optional("idle_timeout");
@@ -181,41 +147,4 @@ fn read_idle(section: &mut Section<'_>) -> Option<Idle> {
         timeout: timeout.0,
         action,
     })
-}
-
-fn read_reconnect(section: &mut Section<'_>) -> Backoff {
-    let (mut initial, mut max) = (Span(Duration::from_millis(500)), Span(Duration::from_secs(60)));
-    if let Some(mut reconnect) = section.section("reconnect") {
-        initial = reconnect.or("initial", initial);
-        max = reconnect.or("max", max);
-        if initial.0.is_zero() {
-            reconnect.problem("initial", "must be more than 0s");
-        }
-        if max < initial {
-            reconnect.problem("max", "must not be less than `initial`");
-        }
-    }
-    Backoff::new(initial.0, max.0)
-}
-
-fn read_tls(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> Option<Arc<ClientConfig>> {
-    let is_tls = endpoint.is_some_and(Endpoint::is_tls);
-    if endpoint.is_some() && !is_tls && section.contains("tls") {
-        section.problem("tls", "is for a uri that begins with wss://");
-    }
-    if let Some(mut tls) = section.section("tls") {
-        let files = TlsFiles {
-            ca_file: tls.optional::<PathBuf>("ca_file"),
-            cert_file: tls.optional::<PathBuf>("cert_file"),
-            key_file: tls.optional::<PathBuf>("key_file"),
-        };
-        let config = is_tls.then(|| client_config(&files))?;
-        return config
-            .map_err(|error| tls.problem(error.key(), &error.to_string()))
-            .ok();
-    }
-    let config = is_tls.then(|| client_config(&TlsFiles::default()))?;
-    config
-        .map_err(|error| section.problem("uri", &error.to_string()))
-        .ok()
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::refusal::{ConnectError, Remedy};
+use crate::consumer::patience::Pausing;
 use crate::stats::{ConsumerState, ConsumerStats, StateSnapshot};
 
 /// Tells what one consumer goes through.
@@ -103,22 +104,6 @@ impl Status {
         tracing::info!(runner = self.runner, "data again");
     }
 
-    /// The stage takes nothing. Returns what the state was.
-    pub(super) fn paused(&self) -> StateSnapshot {
-        let before = self.stats.state.snapshot();
-        let why = "the stage takes nothing: it is full (on_full: block), or its disk is slow";
-        self.stats.state.set(ConsumerState::Paused, why);
-        tracing::warn!(runner = self.runner, why, "paused; the socket is not read");
-        before
-    }
-
-    /// The stage takes messages again.
-    pub(super) fn resumed(&self, before: StateSnapshot, after: Duration) {
-        self.stats.state.set(before.state, before.why);
-        let paused_ms = after.as_millis();
-        tracing::info!(runner = self.runner, paused_ms, state = %before.state, "the socket is read again");
-    }
-
     /// The consumer stops while it is connected.
     pub(super) fn stopped(&self) {
         self.stats.state.set(ConsumerState::Waiting, "the engine stops");
@@ -128,5 +113,24 @@ impl Status {
     /// The consumer stops while it waits.
     pub(super) fn stopped_waiting(&self) {
         self.stats.state.set(ConsumerState::Waiting, "the engine stops");
+    }
+}
+
+impl Pausing for Status {
+    /// The state.
+    type Before = StateSnapshot;
+
+    fn paused(&self) -> StateSnapshot {
+        let before = self.stats.state.snapshot();
+        let why = "the stage takes nothing: it is full (on_full: block), or its disk is slow";
+        self.stats.state.set(ConsumerState::Paused, why);
+        tracing::warn!(runner = self.runner, why, "paused; the socket is not read");
+        before
+    }
+
+    fn resumed(&self, before: StateSnapshot, after: Duration) {
+        self.stats.state.set(before.state, before.why);
+        let paused_ms = after.as_millis();
+        tracing::info!(runner = self.runner, paused_ms, state = %before.state, "the socket is read again");
     }
 }

@@ -1,108 +1,23 @@
-//! `headers`, `subprotocols` and `auth`. No message quotes a value: values are often secret.
-
-use std::path::PathBuf;
+//! `headers`, `auth` and `subprotocols` of the handshake.
 
 use tokio_tungstenite::tungstenite::http::header::{
     AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 
-use super::super::authority::Credentials;
 use super::super::endpoint::Endpoint;
-use super::super::script::FILE_KEY;
-use super::super::token::{Token, TokenError};
-use crate::config::{Secret, Section};
+use crate::config::Section;
+use crate::consumer::reach::headers;
+pub(in super::super) use crate::consumer::reach::headers::{Headers, LateHeader};
 
-/// Most headers of a handshake.
-const MAX_HEADERS: usize = 64;
-
-/// All headers of a handshake that are not the protocol's own.
-#[derive(Default)]
-pub(super) struct Headers {
-    pub(super) given: HeaderMap,
-    pub(super) late: Vec<LateHeader>,
-}
-
-/// A header whose value stands in a file.
-#[derive(Clone)]
-pub(in super::super) struct LateHeader {
-    pub(in super::super) name: HeaderName,
-    pub(in super::super) value: LateValue,
-}
-
-/// How a value is made of what is in the file. Holds secrets, so it has no `Debug`.
-#[derive(Clone)]
-pub(in super::super) struct LateValue {
-    file: PathBuf,
-    form: Form,
-}
-
-/// What a header's value is made of.
-#[derive(Clone)]
-enum Form {
-    Plain,
-    Bearer,
-    Basic { user: Secret },
-}
-
-impl LateValue {
-    /// The value as it is now.
-    pub(in super::super) async fn read(&self) -> Result<HeaderValue, TokenError> {
-        let token = Token::File(self.file.clone()).read().await?;
-        self.form
-            .value(token)
-            .ok_or_else(|| TokenError::NotForAHeader(self.file.clone()))
-    }
-}
-
-impl Form {
-    /// `None` when the token has characters that a header can't hold.
-    fn value(&self, token: Secret) -> Option<HeaderValue> {
-        match self {
-            Self::Plain => header_value(token.expose()),
-            Self::Bearer => header_value(&format!("Bearer {}", token.expose())),
-            Self::Basic { user } => Credentials {
-                user: user.clone(),
-                password: token,
-            }
-            .basic(),
-        }
-    }
-}
-
-impl Headers {
-    fn has(&self, name: &HeaderName) -> bool {
-        self.given.contains_key(name) || self.late.iter().any(|late| late.name == *name)
-    }
-
-    /// `false` when the token is given and has characters that a header can't hold.
-    fn add(&mut self, name: HeaderName, token: Token, form: Form) -> bool {
-        match token {
-            Token::File(file) => {
-                let value = LateValue { file, form };
-                self.late.push(LateHeader { name, value });
-                true
-            }
-            Token::Given(token) => match form.value(token) {
-                Some(value) => {
-                    self.given.insert(name, value);
-                    true
-                }
-                None => false,
-            },
-        }
-    }
-}
-
-/// `headers`, `subprotocols` and `auth`.
+/// All three.
 pub(super) fn read_headers(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> Headers {
-    let mut headers = Headers::default();
-    if let Some(authorization) = endpoint.and_then(Endpoint::authorization) {
+    let authorization = endpoint.and_then(Endpoint::authorization);
+    let mut headers = headers::read_headers(section, authorization.is_some(), reserved);
+    if let Some(authorization) = authorization {
         headers.given.insert(AUTHORIZATION, authorization.clone());
     }
-    read_auth(section, &mut headers);
-    read_given(section, &mut headers);
     let subprotocols: Vec<String> = section.or("subprotocols", Vec::new());
     if !subprotocols.is_empty() {
         let is_token = |name: &String| HeaderName::try_from(name).is_ok();
@@ -119,86 +34,11 @@ pub(super) fn read_headers(section: &mut Section<'_>, endpoint: Option<&Endpoint
     headers
 }
 
-/// `auth`: one of `basic` and `bearer`.
-fn read_auth(section: &mut Section<'_>, headers: &mut Headers) {
-    let Some(mut auth) = section.section("auth") else {
-        return;
-    };
-    let basic = auth.section("basic");
-    let bearer = auth.contains("bearer").then(|| read_token(&mut auth, "bearer"));
-    let (key, token, form) = match (basic, bearer) {
-        (Some(_), Some(_)) => return section.problem("auth", "takes one of basic and bearer"),
-        (None, None) => {
-            let example = "needs basic: { user: …, password: … } or bearer: …";
-            return section.problem("auth", example);
-        }
-        (None, Some(token)) => ("bearer", token, Form::Bearer),
-        (Some(mut basic), None) => {
-            let user: Option<Secret> = basic.required("user");
-            let token = read_token(&mut basic, "password");
-            let user = user.unwrap_or_else(|| Secret::new(""));
-            if user.expose().contains(':') {
-                basic.problem("user", "holds a colon, which basic authentication can't send");
-            }
-            ("basic", token, Form::Basic { user })
-        }
-    };
-    let Some(token) = token else {
-        return;
-    };
-    if headers.has(&AUTHORIZATION) {
-        section.problem("auth", "is given twice: here, and by the user in `uri`");
-    } else if !headers.add(AUTHORIZATION, token, form) {
-        auth.problem(key, "has characters that a header can't hold");
+/// Why a header can't be given.
+fn reserved(name: &HeaderName) -> Option<&'static str> {
+    if *name == SEC_WEBSOCKET_PROTOCOL {
+        return Some("is set from `subprotocols`; name them there");
     }
-}
-
-/// A text, or `{ file: path }`. `None` when a problem was reported.
-fn read_token(section: &mut Section<'_>, key: &str) -> Option<Token> {
-    match section.optional::<serde_yaml::Value>(key) {
-        Some(serde_yaml::Value::Mapping(_)) => {
-            let file: PathBuf = section.section(key)?.required(FILE_KEY)?;
-            Some(Token::File(file))
-        }
-        _ => section.required(key).map(Token::Given),
-    }
-}
-
-fn read_given(section: &mut Section<'_>, headers: &mut Headers) {
-    let Some(mut given) = section.section("headers") else {
-        return;
-    };
-    let names: Vec<&str> = given.keys().collect();
-    if names.len() > MAX_HEADERS {
-        section.problem("headers", &format!("has more than {MAX_HEADERS} entries"));
-    }
-    for written in names {
-        let Some(token) = read_token(&mut given, written) else {
-            continue;
-        };
-        let problem = match HeaderName::try_from(written) {
-            Err(_) => format!("{written:?} can't be the name of a header"),
-            Ok(name) if is_of_the_protocol(&name) => {
-                format!("{name} is set by the WebSocket protocol itself; leave it out")
-            }
-            Ok(SEC_WEBSOCKET_PROTOCOL) => {
-                format!("{SEC_WEBSOCKET_PROTOCOL} is set from `subprotocols`; name them there")
-            }
-            Ok(name) if headers.has(&name) => {
-                format!("{name} is given twice, here and by `auth` or the user in `uri`, or in two spellings")
-            }
-            Ok(name) => {
-                if headers.add(name, token, Form::Plain) {
-                    continue;
-                }
-                format!("the value of {written} has characters that a header can't hold")
-            }
-        };
-        section.problem("headers", &problem);
-    }
-}
-
-fn is_of_the_protocol(name: &HeaderName) -> bool {
     [
         CONNECTION,
         UPGRADE,
@@ -207,12 +47,5 @@ fn is_of_the_protocol(name: &HeaderName) -> bool {
         SEC_WEBSOCKET_EXTENSIONS,
     ]
     .contains(name)
-}
-
-/// The value of a header, marked as not to be shown. `None` when it has other characters than printable ASCII.
-fn header_value(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.to_str().ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    .then_some("is set by the WebSocket protocol itself; leave it out")
 }

@@ -15,11 +15,11 @@ use tokio_tungstenite::{accept_async, accept_hdr_async};
 
 use super::super::connect::connect;
 use super::super::settings::Settings;
-use super::super::tls::{TlsFiles, client_config};
 use super::super::trial::Trial;
 use super::support::{Running, Server, settings};
 use crate::config::{Section, Variables};
 use crate::consumer::memory_stage::Durability;
+use crate::consumer::reach::tls::{TlsFiles, client_config};
 
 /// A certificate that is its own authority, and its files.
 struct Identity {

@@ -16,7 +16,7 @@ const ENDED: &str = "the engine was killed, or crashed";
 
 /// A stretch that is not over.
 #[derive(Clone, Debug)]
-pub(super) struct Gap {
+pub(in crate::consumer) struct Gap {
     since: Timestamp,
     cause: String,
     /// What has failed since then, the last time.
@@ -26,7 +26,7 @@ pub(super) struct Gap {
 }
 
 impl Gap {
-    pub(super) fn new(since: Timestamp, cause: String) -> Self {
+    pub(in crate::consumer) fn new(since: Timestamp, cause: String) -> Self {
         Self {
             since,
             cause,
@@ -42,14 +42,14 @@ impl Gap {
     }
 
     /// Another attempt failed; only the last one is told, for there may be thousands.
-    pub(super) fn goes_on(&mut self, cause: String) {
+    pub(in crate::consumer) fn goes_on(&mut self, cause: String) {
         self.later = Some(cause);
         // The next connection's data is behind a stretch of its own.
         self.split = false;
     }
 
     /// The part that stands before the first data of a connection that is not subscribed yet. `None` when that is recorded.
-    pub(super) fn split(&mut self) -> Option<Outage> {
+    pub(in crate::consumer) fn split(&mut self) -> Option<Outage> {
         if self.split {
             return None;
         }
@@ -62,7 +62,7 @@ impl Gap {
     }
 
     /// The stretch as it is now.
-    pub(super) fn outage(&self) -> Outage {
+    pub(in crate::consumer) fn outage(&self) -> Outage {
         Outage {
             from: self.since,
             // The clock may have been set back meanwhile; a stretch does not end before it begins.
@@ -77,7 +77,7 @@ impl Gap {
     }
 
     /// The stretch up to the stop of the engine.
-    pub(super) fn until_stop(mut self) -> Outage {
+    pub(in crate::consumer) fn until_stop(mut self) -> Outage {
         self.later = Some(match self.later {
             Some(later) => format!("{later}; not connected again before the engine stopped"),
             None => "not connected again before the engine stopped".to_owned(),

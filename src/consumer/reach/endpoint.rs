@@ -1,13 +1,13 @@
-//! Where a feed is: a `uri` taken apart, so that its credentials are used and never shown.
+//! Where a source is: a `uri` taken apart, so that its credentials are used and never shown.
 
-use tokio_tungstenite::tungstenite::http::uri::{PathAndQuery, Scheme};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use hyper::http::uri::{PathAndQuery, Scheme};
+use hyper::http::{HeaderValue, Uri};
 
 use super::authority::{Authority, AuthorityError, Credentials};
 
-/// The address of a WebSocket server.
+/// The address of a server.
 #[derive(Clone)]
-pub(super) struct Endpoint {
+pub(in crate::consumer) struct Endpoint {
     /// Without credentials.
     uri: Uri,
     /// For logs: without credentials and without the query, which often carries a token.
@@ -17,59 +17,80 @@ pub(super) struct Endpoint {
     is_tls: bool,
     /// The URI's user and password as basic authentication.
     authorization: Option<HeaderValue>,
+    tls_scheme: &'static str,
 }
+
+/// What the URIs of a protocol begin with.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::consumer) struct Schemes {
+    plain: &'static str,
+    tls: &'static str,
+}
+
+const WEBSOCKET: Schemes = Schemes {
+    plain: "ws",
+    tls: "wss",
+};
+const HTTP: Schemes = Schemes {
+    plain: "http",
+    tls: "https",
+};
 
 /// What is wrong with a URI. Never quotes it: it may hold a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum EndpointError {
+pub(in crate::consumer) enum EndpointError {
     #[error(
-        "is not a URI; one looks like wss://host:port/path (characters like @ or / in a password are written %40, %2F)"
+        "is not a URI; one looks like {}://host:port/path (characters like @ or / in a password are written %40, %2F)", .0.tls
     )]
-    NotAUri,
-    #[error("must begin with ws:// or wss://")]
-    Scheme,
-    #[error("names no host; it should look like wss://host:port/path")]
-    NoHost,
+    NotAUri(&'static Schemes),
+    #[error("must begin with {}:// or {}://", .0.plain, .0.tls)]
+    Scheme(&'static Schemes),
+    #[error("names no host; it should look like {}://host:port/path", .0.tls)]
+    NoHost(&'static Schemes),
     #[error("has a port that is no number from 1 to 65535")]
     Port,
     #[error("has a user or password that is not UTF-8")]
     Credentials,
 }
 
-impl From<AuthorityError> for EndpointError {
-    fn from(error: AuthorityError) -> Self {
-        match error {
-            AuthorityError::NoHost => Self::NoHost,
-            AuthorityError::Port => Self::Port,
-            AuthorityError::Credentials => Self::Credentials,
-        }
-    }
-}
-
 impl Endpoint {
-    /// Takes a URI apart.
-    pub(super) fn parse(text: &str) -> Result<Self, EndpointError> {
+    /// Takes the URI of a WebSocket server apart.
+    pub(in crate::consumer) fn parse(text: &str) -> Result<Self, EndpointError> {
+        Self::parse_as(text, &WEBSOCKET)
+    }
+
+    /// Takes the URI of an HTTP server apart.
+    pub(in crate::consumer) fn parse_http(text: &str) -> Result<Self, EndpointError> {
+        Self::parse_as(text, &HTTP)
+    }
+
+    fn parse_as(text: &str, schemes: &'static Schemes) -> Result<Self, EndpointError> {
         let parts = text
             .parse::<Uri>()
-            .map_err(|_| EndpointError::NotAUri)?
+            .map_err(|_| EndpointError::NotAUri(schemes))?
             .into_parts();
         let is_tls = match parts.scheme.as_ref().map(Scheme::as_str) {
-            Some("ws") => false,
-            Some("wss") => true,
-            _ => return Err(EndpointError::Scheme),
+            Some(scheme) if scheme == schemes.plain => false,
+            Some(scheme) if scheme == schemes.tls => true,
+            _ => return Err(EndpointError::Scheme(schemes)),
         };
-        let authority = parts.authority.ok_or(EndpointError::NoHost)?;
+        let authority = parts.authority.ok_or(EndpointError::NoHost(schemes))?;
+        let authority = Authority::parse(&authority).map_err(|error| match error {
+            AuthorityError::NoHost => EndpointError::NoHost(schemes),
+            AuthorityError::Port => EndpointError::Port,
+            AuthorityError::Credentials => EndpointError::Credentials,
+        })?;
         let Authority {
             bare,
             host,
             port,
             credentials,
-        } = Authority::parse(&authority)?;
+        } = authority;
         let port = port.unwrap_or(if is_tls { 443 } else { 80 });
         let path_and_query = parts
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let scheme = if is_tls { "wss" } else { "ws" };
+        let scheme = if is_tls { schemes.tls } else { schemes.plain };
         let query = if path_and_query.query().is_some() {
             "?…"
         } else {
@@ -81,7 +102,7 @@ impl Endpoint {
             .authority(bare)
             .path_and_query(path_and_query)
             .build()
-            .map_err(|_| EndpointError::NotAUri)?;
+            .map_err(|_| EndpointError::NotAUri(schemes))?;
         Ok(Self {
             uri,
             shown,
@@ -89,33 +110,39 @@ impl Endpoint {
             port,
             is_tls,
             authorization: credentials.as_ref().and_then(Credentials::basic),
+            tls_scheme: schemes.tls,
         })
     }
 
     /// The URI without credentials.
-    pub(super) fn uri(&self) -> &Uri {
+    pub(in crate::consumer) fn uri(&self) -> &Uri {
         &self.uri
     }
 
     /// What may be shown of it.
-    pub(super) fn shown(&self) -> &str {
+    pub(in crate::consumer) fn shown(&self) -> &str {
         &self.shown
     }
 
     /// Host name or address, without brackets.
-    pub(super) fn host(&self) -> &str {
+    pub(in crate::consumer) fn host(&self) -> &str {
         &self.host
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::consumer) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(in crate::consumer) fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+    /// What the URI would begin with, were it one with TLS.
+    pub(in crate::consumer) fn tls_scheme(&self) -> &'static str {
+        self.tls_scheme
+    }
+
+    pub(in crate::consumer) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
 }
@@ -177,17 +204,34 @@ mod tests {
     #[test]
     fn what_is_no_websocket_uri_is_refused_without_being_quoted() {
         for (text, error) in [
-            ("http://a.example/", EndpointError::Scheme),
-            ("a.example", EndpointError::Scheme),
+            ("http://a.example/", EndpointError::Scheme(&WEBSOCKET)),
+            ("a.example", EndpointError::Scheme(&WEBSOCKET)),
             ("ws://a.example:99999/", EndpointError::Port),
             ("ws://a.example:0/", EndpointError::Port),
-            ("ws://ann:secret @a.example/", EndpointError::NotAUri),
-            ("ws://ann:secret@/", EndpointError::NotAUri),
-            ("", EndpointError::NotAUri),
+            ("ws://ann:secret @a.example/", EndpointError::NotAUri(&WEBSOCKET)),
+            ("ws://ann:secret@/", EndpointError::NotAUri(&WEBSOCKET)),
+            ("", EndpointError::NotAUri(&WEBSOCKET)),
         ] {
             let refused = Endpoint::parse(text).unwrap_err();
             assert_eq!(refused, error, "{text}");
             assert!(!refused.to_string().contains("secret"));
         }
+    }
+
+    #[test]
+    fn the_uri_of_an_http_server_is_no_websocket_uri_and_the_other_way_round() {
+        let endpoint = Endpoint::parse_http("https://ann:secret@a.example/x?y").unwrap();
+        assert_eq!(
+            (endpoint.port(), endpoint.is_tls(), endpoint.shown()),
+            (443, true, "https://a.example/x?…")
+        );
+        assert_eq!(Endpoint::parse_http("http://[::1]").unwrap().port(), 80);
+        let refused = Endpoint::parse_http("wss://a.example").unwrap_err();
+        assert_eq!(refused.to_string(), "must begin with http:// or https://");
+        let refused = Endpoint::parse_http("https://ann:secret @a.example").unwrap_err();
+        assert!(
+            refused.to_string().contains("looks like https://host"),
+            "{refused}"
+        );
     }
 }

@@ -2,32 +2,32 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hyper::http::HeaderValue;
+use hyper::http::uri;
 use percent_encoding::percent_decode_str;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::uri;
 
 use crate::config::Secret;
 
 /// A taken-apart authority.
-pub(super) struct Authority {
+pub(in crate::consumer) struct Authority {
     /// Without credentials.
-    pub(super) bare: uri::Authority,
+    pub(in crate::consumer) bare: uri::Authority,
     /// Host name or address, without brackets.
-    pub(super) host: String,
-    pub(super) port: Option<u16>,
-    pub(super) credentials: Option<Credentials>,
+    pub(in crate::consumer) host: String,
+    pub(in crate::consumer) port: Option<u16>,
+    pub(in crate::consumer) credentials: Option<Credentials>,
 }
 
 /// Who asks.
 #[derive(Clone, Debug)]
-pub(super) struct Credentials {
-    pub(super) user: Secret,
-    pub(super) password: Secret,
+pub(in crate::consumer) struct Credentials {
+    pub(in crate::consumer) user: Secret,
+    pub(in crate::consumer) password: Secret,
 }
 
 /// What is wrong with an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AuthorityError {
+pub(in crate::consumer) enum AuthorityError {
     NoHost,
     Port,
     /// The user or password is not UTF-8 when decoded.
@@ -35,7 +35,7 @@ pub(super) enum AuthorityError {
 }
 
 impl Authority {
-    pub(super) fn parse(authority: &uri::Authority) -> Result<Self, AuthorityError> {
+    pub(in crate::consumer) fn parse(authority: &uri::Authority) -> Result<Self, AuthorityError> {
         let (credentials, place) = match authority.as_str().rsplit_once('@') {
             Some((credentials, place)) => (Some(Credentials::decode(credentials)?), place),
             None => (None, authority.as_str()),
@@ -76,7 +76,7 @@ impl Credentials {
     }
 
     /// The value of a header for basic authentication, marked as not to be shown.
-    pub(super) fn basic(&self) -> Option<HeaderValue> {
+    pub(in crate::consumer) fn basic(&self) -> Option<HeaderValue> {
         let plain = format!("{}:{}", self.user.expose(), self.password.expose());
         // Base64 has only characters that a header may hold.
         let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(plain))).ok()?;

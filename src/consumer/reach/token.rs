@@ -6,24 +6,28 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::AsyncReadExt;
 
-use super::script::MAX_STEP_BYTES;
 use crate::config::Secret;
+
+/// Most bytes of a file with a token, or with a message that is to be sent.
+pub(in crate::consumer) const MAX_TOKEN_BYTES: usize = 1 << 20;
+/// The only key of a mapping that stands for the text of a file.
+pub(in crate::consumer) const FILE_KEY: &str = "file";
 
 /// Where a token comes from.
 #[derive(Clone, Debug)]
-pub(super) enum Token {
+pub(in crate::consumer) enum Token {
     Given(Secret),
     File(PathBuf),
 }
 
 /// Why a token can't be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TokenError {
+pub(in crate::consumer) enum TokenError {
     #[error("can't read {}: {source}; it must be a file that the engine's user may read", .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is empty; it must hold the text that is to be sent", .0.display())]
     Empty(PathBuf),
-    #[error("{} holds more than {MAX_STEP_BYTES} bytes", .0.display())]
+    #[error("{} holds more than {MAX_TOKEN_BYTES} bytes", .0.display())]
     Long(PathBuf),
     #[error("{} is not UTF-8", .0.display())]
     NotText(PathBuf),
@@ -33,7 +37,7 @@ pub(super) enum TokenError {
 
 impl Token {
     /// The token as it is now.
-    pub(super) async fn read(&self) -> Result<Secret, TokenError> {
+    pub(in crate::consumer) async fn read(&self) -> Result<Secret, TokenError> {
         match self {
             Self::Given(secret) => Ok(secret.clone()),
             Self::File(path) => read_file(path).await.map(Secret::new),
@@ -42,19 +46,19 @@ impl Token {
 }
 
 /// The text of a file, without the line ends behind it, which editors and `echo` add.
-pub(super) async fn read_file(path: &Path) -> Result<String, TokenError> {
+pub(in crate::consumer) async fn read_file(path: &Path) -> Result<String, TokenError> {
     let unreadable = |source| TokenError::Unreadable {
         path: path.to_owned(),
         source,
     };
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let limit = MAX_STEP_BYTES as u64 + 1;
+    let limit = MAX_TOKEN_BYTES as u64 + 1;
     file.take(limit)
         .read_to_end(&mut bytes)
         .await
         .map_err(unreadable)?;
-    if bytes.len() > MAX_STEP_BYTES {
+    if bytes.len() > MAX_TOKEN_BYTES {
         return Err(TokenError::Long(path.to_owned()));
     }
     let mut text = String::from_utf8(bytes).map_err(|_| TokenError::NotText(path.to_owned()))?;
@@ -82,7 +86,7 @@ mod tests {
             std::fs::write(&path, written).unwrap();
             assert_eq!(token.read().await.unwrap().expose(), read);
         }
-        let long = vec![b'x'; MAX_STEP_BYTES + 1];
+        let long = vec![b'x'; MAX_TOKEN_BYTES + 1];
         for (written, said) in [
             (&b"\n"[..], "empty"),
             (b"hidden\xff", "UTF-8"),

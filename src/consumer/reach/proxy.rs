@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
+use hyper::http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_socks::tcp::Socks5Stream;
-use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::authority::{Authority, AuthorityError, Credentials};
 use super::endpoint::Endpoint;
@@ -17,11 +17,11 @@ const MAX_ANSWER_BYTES: usize = 16 << 10;
 /// Most bytes of a SOCKS5 user or password: its length is one byte.
 const MAX_SOCKS_BYTES: usize = 255;
 /// In place of a proxy: none, whatever the environment says.
-pub(super) const NONE: &str = "none";
+pub(in crate::consumer) const NONE: &str = "none";
 
 /// A proxy. `Debug` and `Display` show no credentials.
 #[derive(Clone)]
-pub(super) struct Proxy {
+pub(in crate::consumer) struct Proxy {
     kind: Kind,
     host: String,
     port: u16,
@@ -38,11 +38,11 @@ enum Kind {
 /// What is wrong with the address of a proxy. Never quotes it: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no proxy: {0}; one looks like http://host:port or socks5://user:password@host:port")]
-pub(super) struct NotAProxy(&'static str);
+pub(in crate::consumer) struct NotAProxy(&'static str);
 
 /// Why a proxy leads nowhere.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyError {
+pub(in crate::consumer) enum ProxyError {
     #[error("can't reach the proxy {proxy}: {source}")]
     Unreachable { proxy: String, source: io::Error },
     #[error("the proxy {proxy} broke off: {source}")]
@@ -60,7 +60,7 @@ pub(super) enum ProxyError {
 
 impl ProxyError {
     /// Whether it stays so until somebody changes something.
-    pub(super) fn is_configuration(&self) -> bool {
+    pub(in crate::consumer) fn is_configuration(&self) -> bool {
         match self {
             Self::Refused { status, .. } => matches!(status, 401 | 403 | 407),
             Self::Socks { source, .. } => matches!(
@@ -75,7 +75,7 @@ impl ProxyError {
 }
 
 impl Proxy {
-    pub(super) fn parse(text: &str) -> Result<Self, NotAProxy> {
+    pub(in crate::consumer) fn parse(text: &str) -> Result<Self, NotAProxy> {
         let parts = text
             .parse::<Uri>()
             .map_err(|_| NotAProxy("not a URI"))?
@@ -116,7 +116,7 @@ impl Proxy {
     ///
     /// # Errors
     /// The variable that holds something else than a proxy.
-    pub(super) fn of_environment(
+    pub(in crate::consumer) fn of_environment(
         endpoint: &Endpoint,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, (&'static str, NotAProxy)> {
@@ -137,7 +137,7 @@ impl Proxy {
     }
 
     /// A connection to `host`:`port` through the proxy.
-    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ProxyError> {
+    pub(in crate::consumer) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ProxyError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await;
         let tcp = tcp.map_err(|source| ProxyError::Unreachable {
             proxy: self.shown.clone(),

@@ -11,18 +11,18 @@ use crate::system_roots::system_roots;
 
 /// The section `tls`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TlsFiles {
+pub(in crate::consumer) struct TlsFiles {
     /// Authorities to trust instead of the system's.
-    pub(super) ca_file: Option<PathBuf>,
+    pub(in crate::consumer) ca_file: Option<PathBuf>,
     /// The client's certificate chain.
-    pub(super) cert_file: Option<PathBuf>,
+    pub(in crate::consumer) cert_file: Option<PathBuf>,
     /// Its key.
-    pub(super) key_file: Option<PathBuf>,
+    pub(in crate::consumer) key_file: Option<PathBuf>,
 }
 
 /// What is wrong with the files, and the key of the section that it is about.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
+pub(in crate::consumer) enum TlsError {
     #[error("can't read {}: {source}; it must be a PEM file that the engine's user may read", .path.display())]
     Unreadable {
         key: &'static str,
@@ -49,7 +49,7 @@ pub(super) enum TlsError {
 
 impl TlsError {
     /// The key of the section `tls` that the error is about.
-    pub(super) fn key(&self) -> &'static str {
+    pub(in crate::consumer) fn key(&self) -> &'static str {
         match self {
             Self::Unreadable { key, .. }
             | Self::NoCertificate { key, .. }
@@ -61,7 +61,7 @@ impl TlsError {
 }
 
 /// Reads the files into what a connection needs.
-pub(super) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+pub(in crate::consumer) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &files.ca_file {
         Some(path) => roots_of(path)?,
         None => system_roots().ok_or(TlsError::NoSystemRoots)?,
