@@ -2,14 +2,16 @@
 //!
 //! A small part of JSONPath (RFC 9535): members, elements counted from 0, and all elements. Parsed once, and displayed as
 //! it would be written, so that what is displayed parses to the same path. [`Finder`] looks for what stands at single
-//! values' paths; a mapping has a search of its own.
+//! values' paths, [`RecordsPath`] for the records of a document; a mapping has a search of its own.
 
 mod find;
+mod records;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use find::{Finder, string_of};
+pub use records::{RecordsError, RecordsPath};
 
 /// Steps of one path. Messages are at most 128 levels deep; nobody writes a path of half that.
 const MAX_STEPS: usize = 32;

@@ -15,7 +15,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`record`] | what travels: offsets, timestamps, batches of messages |
-//! | [`consumer`] | the trait, the batcher that all consumers share, the `socket` variety |
+//! | [`consumer`] | the trait, the batcher that all consumers share, the varieties `socket` and `http` |
 //! | [`stage`] | the trait of a durable ordered queue, its implementation on sled, and the one that asks another process |
 //! | [`producer`] | the trait, and the `postgres` variety |
 //! | [`config`] | `config.yml` and profiles: from text with positions to typed values |

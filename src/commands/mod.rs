@@ -17,6 +17,7 @@ use tracing::error;
 
 use crate::cli::{Cli, Command, ConfigArgs};
 use crate::config::{Config, LoadOptions};
+use crate::consumer::http::HttpVariety;
 use crate::consumer::socket::SocketVariety;
 use crate::exit::{ExitReason, RunnerError};
 use crate::feed;
@@ -89,7 +90,10 @@ pub fn end_process_on_panic() {
 #[must_use]
 pub fn builtin_registry() -> Registry {
     let mut registry = Registry::empty();
-    registry.add_consumer(SocketVariety).add_producer(PostgresVariety);
+    registry
+        .add_consumer(SocketVariety)
+        .add_consumer(HttpVariety)
+        .add_producer(PostgresVariety);
     registry
 }
 

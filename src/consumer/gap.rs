@@ -53,7 +53,7 @@ impl Gap {
         if self.split {
             return None;
         }
-        let outage = self.outage();
+        let outage = self.outage(Timestamp::now());
         *self = Self {
             split: true,
             ..Self::new(outage.to, UNANSWERED.to_owned())
@@ -61,12 +61,12 @@ impl Gap {
         Some(outage)
     }
 
-    /// The stretch as it is now.
-    pub(in crate::consumer) fn outage(&self) -> Outage {
+    /// The stretch up to `to`.
+    pub(in crate::consumer) fn outage(&self, to: Timestamp) -> Outage {
         Outage {
             from: self.since,
             // The clock may have been set back meanwhile; a stretch does not end before it begins.
-            to: Timestamp::now().max(self.since),
+            to: to.max(self.since),
             messages: 0,
             cause: match &self.later {
                 Some(later) => format!("{}; then: {later}", self.cause),
@@ -82,6 +82,6 @@ impl Gap {
             Some(later) => format!("{later}; not connected again before the engine stopped"),
             None => "not connected again before the engine stopped".to_owned(),
         });
-        self.outage()
+        self.outage(Timestamp::now())
     }
 }

@@ -4,7 +4,10 @@
 //! producer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
 pub mod batcher;
+#[cfg(test)]
+mod captured_log;
 mod gap;
+pub mod http;
 #[cfg(test)]
 mod memory_stage;
 mod patience;

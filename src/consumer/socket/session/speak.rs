@@ -10,6 +10,7 @@ use super::super::cause;
 use super::super::intake::{Aside, Intake};
 use super::super::script::Next;
 use super::{Broken, Session};
+use crate::record::Timestamp;
 use crate::stage::StageError;
 
 /// How long a message may take to be handed to the system; longer, and the peer reads nothing.
@@ -42,7 +43,7 @@ impl<I: Intake> Session<'_, I> {
     /// Everything is said and answered: the stretch before is over, and data is expected.
     async fn is_subscribed(&mut self) -> Result<(), StageError> {
         if let Some(gap) = self.gap.take() {
-            let deaf = self.intake.append_outage(gap.outage()).await?;
+            let deaf = self.intake.append_outage(gap.outage(Timestamp::now())).await?;
             self.forgive(deaf);
         }
         let now = Instant::now();

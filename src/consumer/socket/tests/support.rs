@@ -1,7 +1,6 @@
 //! A consumer under test, and a server whose every word the test says.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,6 +21,7 @@ use super::super::settings::Settings;
 use crate::backoff::Backoff;
 use crate::config::{Section, Variables};
 use crate::consumer::Consumer;
+pub(super) use crate::consumer::captured_log::Log;
 use crate::consumer::memory_stage::{Durability, MemoryStage, context};
 use crate::exit::RunnerError;
 use crate::stats::{ConsumerState, ConsumerStats};
@@ -157,40 +157,5 @@ pub(super) async fn close_code(socket: &mut WebSocketStream<TcpStream>) -> Close
         if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
             return frame.unwrap().code;
         }
-    }
-}
-
-/// Everything that is logged on this thread, at all levels, while the guard lives.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(super) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        // Where only one thread of the process listens, a place that another thread came by first is taken for one that nobody
-        // listens to. So everybody listens a little, to whom nothing matters.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    pub(super) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
