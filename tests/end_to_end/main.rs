@@ -18,6 +18,7 @@ mod kills;
 mod ledger;
 mod outages;
 mod owners;
+mod polls;
 mod probe;
 mod readme;
 mod recipes;
