@@ -125,7 +125,7 @@ impl ReplayPlan {
 impl fmt::Display for TablePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.doubles {
-            Doubles::NoneThere => f.write_str("no row stands twice: the table holds none yet"),
+            Doubles::NoneThere => f.write_str("no row stands twice: the table holds none of these messages yet"),
             Doubles::MadeLater => write!(
                 f,
                 "no row stands twice: the table was made anew{} and holds rows from offset {} on, where the replay ends",

@@ -100,6 +100,19 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// The stage that is named.
+    fn stage(&self) -> Option<&str> {
+        match self {
+            Self::List { which, .. }
+            | Self::Export { which, .. }
+            | Self::Retry { which, .. }
+            | Self::Drop { which, .. } => which.stage.as_deref(),
+            Self::Show { .. } => None,
+        }
+    }
+}
+
 /// Which dead letters; those that fulfil all that is said.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
@@ -140,7 +153,7 @@ impl Which {
 pub(crate) async fn dead_letters(cli: &Cli, args: &DeadLettersArgs) -> Result<(), RunnerError> {
     telemetry::init(LogFormat::Text, tracing::Level::WARN);
     let config = load(cli, args.profiles.as_deref())?;
-    let (producer, letters) = keeper(&config, args.producer.as_deref())?;
+    let (producer, letters) = keeper(&config, args.producer.as_deref(), args.action.stage())?;
     match &args.action {
         Action::List { which, after, limit } => {
             let page = letters

@@ -77,15 +77,22 @@ pub(crate) fn operations(producer: &ProducerRunner) -> Result<&dyn Operations, R
     })
 }
 
-/// The dead letters of a producer: of the named one, or of the only one that keeps any.
+/// The dead letters of a producer: of the named one, or of the only one that keeps any, for this stage if one is named.
 pub(crate) fn keeper<'a>(
     config: &'a Config,
     named: Option<&str>,
+    stage: Option<&str>,
 ) -> Result<(&'a str, &'a dyn DeadLetters), RunnerError> {
     let wrong = |message: String| RunnerError::new(ExitReason::Configuration, message);
+    // A stage that has left the configuration may still have letters with any of them.
+    let stage = stage.filter(|stage| config.consumer(stage).is_some());
+    let delivers = |runner: &&ProducerRunner| {
+        stage.is_none_or(|stage| config.producers_of(stage).any(|other| other.name == runner.name))
+    };
     let keepers: Vec<_> = config
         .producers
         .iter()
+        .filter(|runner| named.is_some() || delivers(runner))
         .filter_map(|runner| Some((runner.name.as_str(), runner.producer.dead_letters()?)))
         .collect();
     let names = || {

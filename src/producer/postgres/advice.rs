@@ -26,7 +26,8 @@ fn about(sqlstate: &str) -> &'static str {
         Class::SyntaxErrorOrAccessRuleViolation => match sqlstate {
             "42501" => {
                 "Grant the role of the profile what it lacks: USAGE and CREATE on the schema, INSERT and SELECT on the table, and SELECT, \
-                 INSERT, UPDATE and DELETE on the tables _socket_el_*"
+                 INSERT, UPDATE and DELETE on the tables _socket_el_*. New columns take the table's owner: add them (`_extra jsonb` and \
+                 `_message jsonb` for what fits no other), make the role the owner, or set new_keys to freeze or discard"
             }
             _ => "Look at the table's columns, and at its triggers, functions and rules",
         },

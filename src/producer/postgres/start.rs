@@ -34,8 +34,8 @@ pub(super) enum HoldCause {
     #[error(
         "the database has no cursor, but the stage was delivered up to offset {delivered} before: the cursor table was \
          dropped, or the database restored to a time before the first delivery. To go on at {delivered}: \
-         `stage-inspect adopt --keep-cursor` after the rows are known to be there; to deliver everything again that is \
-         retained: `stage-inspect adopt`, which begins at offset {oldest}"
+         `stage-inspect adopt STAGE --keep-cursor` after the rows are known to be there; to deliver everything again that is \
+         retained: `stage-inspect adopt STAGE`, which begins at offset {oldest}"
     )]
     CursorGone {
         /// The stage's copy of the cursor.
@@ -47,7 +47,7 @@ pub(super) enum HoldCause {
     #[error(
         "the cursor in the database stands at offset {cursor}, but the stage has never given an offset of {reach} or \
          more: the stage's directory is older than the cursor (removed and made again, or restored from a copy). \
-         To deliver what the stage holds: `stage-inspect adopt`, which begins at its oldest message"
+         To deliver what the stage holds: `stage-inspect adopt STAGE`, which begins at its oldest message"
     )]
     StageOlder {
         /// The cursor in Postgres.

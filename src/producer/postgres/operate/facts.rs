@@ -91,7 +91,7 @@ pub(super) async fn lock_own(
     if path != key.path_id.to_string() {
         return Err(OperateError::Refused(format!(
             "the cursor of stage {stage} and producer {producer} in the database belongs to another stage path ({path}, ours is \
-             {}). `stage-inspect adopt` takes it over",
+             {}). `stage-inspect adopt STAGE` takes it over",
             key.path_id
         )));
     }

@@ -49,6 +49,13 @@ pub(super) struct Widening<'a> {
 }
 
 impl SchemaChange {
+    /// Whether it only adds the columns that keep what has no place in the others.
+    pub(super) fn only_keeps(&self) -> bool {
+        let is_kept = |role: &Role| matches!(role, Role::Extra | Role::Message);
+        let adds_no_more = self.create.is_none() && self.keys.is_empty() && self.own.iter().all(is_kept);
+        adds_no_more && !self.raw && self.widen.is_empty() && self.list.is_empty()
+    }
+
     /// The change that is wanted of a layout; `None` when nothing is.
     pub(super) fn new(
         table: &TableName,

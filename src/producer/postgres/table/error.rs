@@ -1,5 +1,7 @@
 //! Why a target table can't be used or changed.
 
+use tokio_postgres::error::SqlState;
+
 /// Why reading a table's layout or changing the table failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -117,6 +119,13 @@ pub enum TableError {
         #[source]
         source: tokio_postgres::Error,
     },
+}
+
+impl TableError {
+    /// Whether the role has not the rights for it.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if source.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
+    }
 }
 
 fn index_advice(ddl: &str, partitioned_by: &Option<String>) -> String {

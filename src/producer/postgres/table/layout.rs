@@ -31,6 +31,8 @@ pub(super) struct Choices {
     pub(super) named: BTreeSet<String>,
     /// Columns that are not to be widened (any more).
     pub(super) settled: BTreeSet<String>,
+    /// The table is somebody else's: what has no place in its columns has none at all.
+    pub(super) closed: bool,
 }
 
 /// What a column is filled with.

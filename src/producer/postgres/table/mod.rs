@@ -193,6 +193,8 @@ impl Table {
     /// When there is something else of that name, a table whose rows do not last, one without the unique index that
     /// `on_conflict` needs, or one of our own columns has another type; when the database refuses.
     pub async fn load(&mut self, client: &Client) -> Result<(), TableError> {
+        // It may have been opened since.
+        self.choices.closed = false;
         let layout = Layout::read(client, &self.name, &self.choices).await?;
         self.demand_unique_index(client, &layout).await?;
         if self.layout.exists() && !layout.exists() {
@@ -263,6 +265,7 @@ impl Table {
             mapping,
             slots,
             warned: &mut self.warned,
+            closed: self.choices.closed,
         };
         let origin = Origin {
             table: &self.shown,
@@ -321,14 +324,23 @@ impl Table {
 
     /// Makes the change in a short transaction of its own and loads the layout again. What another engine has done
     /// meanwhile is not done twice; what can't be widened any more stays as it is. Messages that got
-    /// [`Encoded::NeedsSchema`], and all rows not sent yet, are to be encoded again.
+    /// [`Encoded::NeedsSchema`], and all rows not sent yet, are to be encoded again. Where a table of somebody else may not get
+    /// the columns for what fits nowhere, such messages are dead letters from now on: they hold up no others.
     ///
     /// # Errors
     /// [`TableError::Locked`] when others hold locks on the table for too long; otherwise as [`Table::load`].
     pub async fn apply(&mut self, client: &mut Client, change: SchemaChange) -> Result<(), TableError> {
         self.choices.named.extend(change.list.iter().cloned());
-        alter::alter(client, &self.name, &change, &mut self.choices, &self.when_made).await?;
-        self.load(client).await
+        let altered = alter::alter(client, &self.name, &change, &mut self.choices, &self.when_made).await;
+        let is_closed = !self.layout.copy.is_empty()
+            && change.only_keeps()
+            && altered.as_ref().is_err_and(TableError::is_denied);
+        if !is_closed {
+            altered?;
+        }
+        self.load(client).await?;
+        self.choices.closed = is_closed;
+        Ok(())
     }
 
     /// Query for [`Table::fingerprint_matches`], to be sent after its lock is taken: always one row with one column of

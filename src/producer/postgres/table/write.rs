@@ -68,6 +68,8 @@ pub(super) struct Writer<'a> {
     pub(super) slots: &'a [Option<SlotColumn>],
     /// What was warned of already.
     pub(super) warned: &'a mut BTreeSet<String>,
+    /// Columns for what has no place in the others can't be added.
+    pub(super) closed: bool,
 }
 
 impl Writer<'_> {
@@ -91,6 +93,13 @@ impl Writer<'_> {
         };
         self.sort_fields(origin, scanned, 0..0)
             .and_then(|()| {
+                if self.closed && !self.layout.has(Role::Message) {
+                    return Err(
+                        "it is neither an object nor a list of objects, or has none at `records`, and the table has no column _message \
+                         for it, which only the table's owner can add"
+                            .to_owned(),
+                    );
+                }
                 self.note_whole(origin);
                 self.tuple(origin, scanned, Some(whole), 0, rows)
             })
@@ -311,7 +320,21 @@ impl Writer<'_> {
             encode::write_bigint(order, out);
         }
         let extras = &self.scratch.extras;
-        self.wanted.extra |= !extras.is_empty() && !self.layout.has(Role::Extra);
+        if let Some(&field) = extras.first()
+            && !self.layout.has(Role::Extra)
+        {
+            if self.closed {
+                let name = match scanned.name(origin.text, field) {
+                    FieldName::Key(raw) => raw,
+                    FieldName::Slot(slot) => slot_name(self.slots, slot),
+                };
+                return Err(format!(
+                    "the value of {name:?} has no place in the table's columns, and there is no column _extra for it, which only the table's \
+                     owner can add"
+                ));
+            }
+            self.wanted.extra = true;
+        }
         let extra_values = u32::try_from(extras.len()).unwrap_or(u32::MAX);
         let record = u32::try_from(record).unwrap_or(u32::MAX);
         rows.finish_row(origin.offset, record, extra_values, self.scratch.discarded);

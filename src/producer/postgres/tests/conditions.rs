@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::support::{Database, Engine, MemoryStage, PRODUCER, cluster, until};
+use super::support::{Database, Engine, MemoryStage, PRODUCER, QUICK, cluster, options, until};
 use crate::private_postgres::StopMode;
+use crate::producer::RunUntil;
 use crate::record::Offset;
 use crate::stage::report::{Condition, DeliveryState};
 
@@ -195,4 +196,60 @@ async fn a_table_that_the_server_finds_damaged_holds_and_no_message_is_given_up_
         .sql("SELECT count(*), min(n), max(n), (SELECT count(*) FROM _socket_el_dead_letter) FROM trades")
         .await;
     assert_eq!(rows, ["10|10|19|0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fits_no_column_of_a_table_of_somebody_else_is_a_dead_letter_and_holds_up_nothing() {
+    let database = Database::shared().await;
+    let name = &database.name;
+    database
+        .sql(&format!(
+            "CREATE ROLE {name}_loader LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public TO {name}_loader; \
+             CREATE TABLE trades (n bigint, price numeric); GRANT SELECT, INSERT ON trades TO {name}_loader"
+        ))
+        .await;
+    let mut config = database.config();
+    config.user(format!("{name}_loader")).password("x");
+    let target = super::super::Target::new(config, "public", PRODUCER);
+    let stage = MemoryStage::new("trades");
+    let put = || {
+        stage.put([
+            r#"{"n": 1, "price": "1.50"}"#,
+            r#"{"n": "no number", "price": 2}"#,
+            r#"{"n": 3, "price": 3, "new": "dropped"}"#,
+            "[1, 2, 3]",
+            r#"{"n": 5, "price": 5}"#,
+        ]);
+    };
+    put();
+    let engine = Engine::mapped(
+        target,
+        &[&stage],
+        options("new_keys: discard"),
+        RunUntil::Stopped,
+        QUICK,
+    );
+    until_told(&stage, DeliveryState::Idle).await;
+    let rows = "SELECT n, price FROM trades ORDER BY 1";
+    assert_eq!(database.sql(rows).await, ["1|1.50", "3|3", "5|5"]);
+    let letters = "SELECT message_offset, reason FROM _socket_el_dead_letter ORDER BY 1";
+    let found = database.sql(letters).await;
+    assert!(
+        found.len() == 2
+            && found[0].starts_with("1|the value of \"n\" has no place")
+            && found[1].starts_with("3|it is neither an object"),
+        "{found:?}"
+    );
+
+    // Its owner makes room: what comes then stays in the row.
+    database
+        .sql("ALTER TABLE trades ADD _extra jsonb, ADD _message jsonb")
+        .await;
+    put();
+    until("the others are delivered", || engine.stats.delivered.get() == 10).await;
+    engine.stop().await.unwrap();
+    let kept =
+        "SELECT _extra, _message FROM trades WHERE _extra IS NOT NULL OR _message IS NOT NULL ORDER BY 1";
+    assert_eq!(database.sql(kept).await, [r#"{"n": "no number"}|"#, "|[1, 2, 3]"]);
+    assert_eq!(database.sql(letters).await.len(), 2);
 }
