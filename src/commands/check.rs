@@ -52,6 +52,7 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), RunnerError> {
             }
         }
     }
+    let failed = findings.iter().filter(|finding| !finding.ok).count();
     let (consumers, producers) = (config.consumers.len(), config.producers.len());
     if args.json {
         let report =
@@ -66,12 +67,13 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), RunnerError> {
                 finding.detail.replace('\n', "\n         ")
             );
         }
-        println!(
-            "{}: no mistake found (consumers: {consumers}, producers: {producers})",
-            args.config.config.display()
-        );
+        if failed == 0 {
+            println!(
+                "{}: no mistake found (consumers: {consumers}, producers: {producers})",
+                args.config.config.display()
+            );
+        }
     }
-    let failed = findings.iter().filter(|finding| !finding.ok).count();
     if failed == 0 {
         return Ok(());
     }

@@ -232,7 +232,7 @@ async fn check_shows_the_tables_of_every_route_as_sql_and_what_the_database_lack
     }
     database.rows("CREATE TABLE prices (s text)").await;
     let mut check = workspace.start(&[&CHECK[..], &["--connect"]].concat());
-    check.ends_with(0).await;
+    check.ends_with(1).await;
     let told = check.stdout();
     let index = "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"prices\" (\"s\")";
     assert!(told.contains(&format!("would be held: table \"public\".\"prices\" has no unique index on the key of on_conflict. Make it: {index}")), "{told}");

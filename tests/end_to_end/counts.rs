@@ -136,14 +136,12 @@ impl Accounted {
                 other => panic!("{other}: {gap}"),
             }
         }
+        assert_eq!((count("received"), count("lost")), (given, 0), "{counts}");
+        // What the stage drops after an operator has stepped over it, and before the engine knows, counts as what it was then.
+        assert!(count("dropped") <= dropped, "{dropped} dropped: {counts}");
         assert_eq!(
-            (count("received"), count("dropped"), count("lost")),
-            (given, dropped, 0),
-            "{counts}"
-        );
-        assert_eq!(
-            count("ignored"),
-            given - rows - skipped - dead - dropped,
+            count("ignored") + count("dropped"),
+            given - rows - skipped - dead,
             "{counts}"
         );
         counts.clone()

@@ -5,7 +5,8 @@
 use crate::config::{Literal, Section};
 
 use super::table::{
-    ColumnType, Condition, ConflictAction, DeclaredColumn, Include, Mapping, OnConflict, Path, Scalar, When,
+    ColumnType, Condition, ConflictAction, DeclaredColumn, Include, Mapping, OnConflict, Path, Scalar,
+    ScalarType, When,
 };
 
 /// Most columns that `max_columns` may allow: PostgreSQL's own limit is 1,600, dropped columns included.
@@ -115,6 +116,11 @@ pub(super) fn check_on_conflict(section: &mut Section<'_>, mapping: &Mapping) {
     if key.is_empty() || key.len() > MOST_KEY_COLUMNS {
         section.problem("on_conflict", "needs one to 32 columns in `key`");
     }
+    let is_json = |name: &str| {
+        let declared = mapping.columns.iter().find(|column| column.name == name);
+        let declared = declared.and_then(|column| column.column_type);
+        declared.is_some_and(|declared| declared.scalar == ScalarType::Json)
+    };
     for (index, name) in key.iter().enumerate() {
         let own = own.iter().find(|(own, _)| own == name);
         let problem = match own {
@@ -127,6 +133,7 @@ pub(super) fn check_on_conflict(section: &mut Section<'_>, mapping: &Mapping) {
                 "can't be of a key"
             }
             Some((_, false)) => "is a column only with `metadata: true`",
+            None if is_json(name) => "is of type json, whose values can't be compared; jsonb can",
             None if mapping.raw => "is no column with `mapping: raw`, which has offset and received_at",
             None => continue,
         };

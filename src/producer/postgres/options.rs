@@ -581,6 +581,10 @@ mod tests {
                 "must be the name of a column",
             ),
             (
+                "columns: { o: json }\non_conflict: { key: [o], action: update }",
+                "\"o\" in `key` is of type json, whose values can't be compared; jsonb can",
+            ),
+            (
                 "on_conflict: { key: [_offset], action: update }",
                 "\"_offset\" in `key` is a column only with `metadata: true`",
             ),

@@ -41,7 +41,7 @@ fn foreseen(table: &Table, stage: &str, is: &str) -> Vec<String> {
     lines
 }
 
-/// Tries the database once; a line for each thing found.
+/// Tries the database once; a line for each thing found. An error when it can't be used, or delivery would be held.
 pub(super) async fn probe(
     target: &Target,
     options: &PostgresOptions,
@@ -60,15 +60,22 @@ pub(super) async fn probe(
     )];
     let refused = |error| format!("the database {target} refused to answer: {}", describe(&error));
     look(&session.client, target, &mut lines).await.map_err(refused)?;
+    let mut is_held = false;
     for stage in stages {
         let mut router = Router::new(options.for_stage(target.schema(), stage)?);
         for table in router.tables_mut() {
             match look_at(&session.client, table, stage).await {
                 Ok(found) => lines.extend(found),
                 Err(TableError::Database { source, .. }) => return Err(refused(source)),
-                Err(error) => lines.push(format!("stage {stage}: delivery would be held: {error}")),
+                Err(error) => {
+                    is_held = true;
+                    lines.push(format!("stage {stage}: delivery would be held: {error}"));
+                }
             }
         }
+    }
+    if is_held {
+        return Err(lines.join("\n"));
     }
     Ok(lines)
 }

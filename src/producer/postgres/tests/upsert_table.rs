@@ -17,10 +17,11 @@ fn start(database: &Database<'_>, stage: &Arc<MemoryStage>, keys: &str) -> Engin
     )
 }
 
-/// What `check --connect` says about the stage `t`.
-async fn probed(database: &Database<'_>, keys: &str) -> String {
+/// What `check --connect` says about the stage `t`; an error where its delivery would be held.
+async fn probed(database: &Database<'_>, keys: &str) -> Result<String, String> {
     let producer = PostgresProducer::new(database.target(), options(keys));
-    producer.probe(&["t".to_owned()]).await.unwrap().join("\n")
+    let lines = producer.probe(&["t".to_owned()]).await?;
+    Ok(lines.join("\n"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +55,7 @@ async fn a_table_without_the_index_holds_with_the_statement_that_makes_it() {
     let (stage, other) = (MemoryStage::new("t"), MemoryStage::new("other"));
     stage.put([r#"{"a":"x","b":1,"n":1}"#]);
     let engine = start(&database, &stage, keys);
-    let said = probed(&database, keys).await;
+    let said = probed(&database, keys).await.unwrap_err();
     assert!(
         said.contains("held: table \"public\".\"t\" has no unique index"),
         "{said}"
@@ -65,7 +66,7 @@ async fn a_table_without_the_index_holds_with_the_statement_that_makes_it() {
     drain(database.target(), &[&other]).await.unwrap();
     assert_eq!(engine.stats.delivered.get(), 0);
     database.sql(statement).await;
-    let said = probed(&database, keys).await;
+    let said = probed(&database, keys).await.unwrap_err();
     assert!(
         said.contains("has t_b_a_key") && said.contains("deferrable"),
         "{said}"
@@ -90,7 +91,8 @@ async fn a_table_without_the_index_holds_with_the_statement_that_makes_it() {
     until("it goes on", || engine.stats.delivered.get() == 2).await;
     engine.stop().await.unwrap();
     assert_eq!(database.sql("SELECT a, b, n FROM t").await, ["x|1|2"]);
-    assert!(probed(&database, keys).await.contains("exists and takes rows"));
+    let said = probed(&database, keys).await.unwrap();
+    assert!(said.contains("exists and takes rows"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,13 +105,15 @@ async fn a_partitioned_table_works_when_the_key_has_what_it_is_partitioned_by_an
              CREATE TABLE t_new PARTITION OF t DEFAULT",
         )
         .await;
-    let said = probed(&database, "on_conflict: { key: [s], action: update }").await;
+    let said = probed(&database, "on_conflict: { key: [s], action: update }")
+        .await
+        .unwrap_err();
     assert!(
         said.contains("partitioned by day") && said.contains("add that to `key`"),
         "{said}"
     );
     let keys = "on_conflict: { key: [s, day], action: update }";
-    let said = probed(&database, keys).await;
+    let said = probed(&database, keys).await.unwrap_err();
     let statement = "CREATE UNIQUE INDEX ON \"public\".\"t\" (\"s\", \"day\")";
     assert!(said.contains(statement), "{said}");
     database.sql(statement).await;
@@ -136,14 +140,17 @@ async fn a_key_that_no_message_can_fill_is_said_to_be_so() {
     database
         .sql("CREATE TABLE t (a bigint, g bigint GENERATED ALWAYS AS (a + 1) STORED UNIQUE)")
         .await;
-    let said = probed(&database, "on_conflict: { key: [g], action: update }").await;
+    let said = probed(&database, "on_conflict: { key: [g], action: update }")
+        .await
+        .unwrap_err();
     assert!(said.contains("column g") && said.contains("generated"), "{said}");
     for keys in ["new_keys: freeze\n", "new_keys: discard\ntable: other\n"] {
         let said = probed(
             &database,
             &format!("{keys}on_conflict: {{ key: [missing], action: ignore }}"),
         )
-        .await;
+        .await
+        .unwrap_err();
         assert!(
             said.contains("no column for missing") && said.contains("`columns`"),
             "{said}"
