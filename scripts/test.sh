@@ -6,6 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/prepare.sh"
 # What is left out of a plain build is tested too, in the same one.
 features=(--features stage-inspect/parquet)
 
+# Most tests wait for disks, servers and other processes for most of their time: more of them at once than there are cores.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((3 * $(nproc)))}"
+
 cargo fmt --all --check
 cargo clippy --workspace "${features[@]}" --all-targets --locked -- -D warnings
 cargo test --workspace "${features[@]}" --locked
