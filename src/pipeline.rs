@@ -3,7 +3,9 @@
 //! Stopping has two phases: consumers close their connections and flush what they hold, and only then do
 //! producers finish their transaction, so that what was flushed last can still be delivered; the stage paths
 //! are closed after both, when nobody is served any more. The first runner that fails stops all others in the same way, for one process is
-//! one unit to its operator: it runs whole or it ends with a reason.
+//! one unit to its operator: it runs whole or it ends with a reason. Only what a failed stage path brings down is no reason to stop
+//! the consumers of other paths: their sources would have to be left, and what those send is not to be had again. The process then
+//! ends with the reason when it is stopped.
 
 mod engines;
 mod paths;
@@ -59,6 +61,8 @@ pub struct Pipeline {
     producers: Vec<ProducerRunner>,
     until: RunUntil,
     runners: Arc<Runners>,
+    /// The stages that each producer delivers.
+    delivers: BTreeMap<String, Vec<String>>,
     /// Where the stages lie that producers deliver and another process has open.
     elsewhere: BTreeMap<String, PathBuf>,
 }
@@ -109,6 +113,11 @@ impl Pipeline {
             .filter(|runner| paths.stage(&runner.name).is_none())
             .map(|runner| (runner.name.clone(), runner.stage.path.clone()))
             .collect();
+        let delivers = config
+            .producers
+            .iter()
+            .map(|runner| (runner.name.clone(), runner.depends_on.clone()))
+            .collect();
         let consumers = config.consumers.into_iter();
         let producers = config.producers.into_iter();
         Ok(Some(Self {
@@ -121,6 +130,7 @@ impl Pipeline {
                 RunUntil::Stopped
             },
             runners,
+            delivers,
             elsewhere,
         }))
     }
@@ -165,14 +175,28 @@ impl Pipeline {
         runners.started();
 
         let mut failure = None;
+        let mut failed_paths = BTreeSet::new();
         let mut status = tokio::time::interval_at(Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => { info!("stopping"); break }
-                reason = self.paths.failed() => { failure = Some(reason); break }
-                Some(ended) = consumers.join_next() => if note_end(&runners, ended, &mut failure) { break },
+                reason = self.paths.failed(&mut failed_paths) => {
+                    failure.get_or_insert(reason);
+                    if !self.has_sound_consumers(&consumers) { break }
+                    error!(
+                        "the consumers of other stage paths go on; start the engine again to recover the one that has failed"
+                    );
+                }
+                Some(ended) = consumers.join_next() => {
+                    let is_spared = self.paths.has_failed(&ended.name) && self.has_sound_consumers(&consumers);
+                    if note_end(&runners, ended, &mut failure) && !is_spared { break }
+                }
                 Some(ended) = producers.join_next() => {
-                    if note_end(&runners, ended, &mut failure) || producers.is_empty() { break }
+                    let delivers = self.delivers.get(&ended.name);
+                    let is_spared = ended.outcome.is_err()
+                        && delivers.is_some_and(|stages| stages.iter().any(|stage| self.paths.has_failed(stage)))
+                        && self.has_sound_consumers(&consumers);
+                    if (note_end(&runners, ended, &mut failure) || producers.is_empty()) && !is_spared { break }
                 }
                 _ = status.tick() => runners.stats.log(),
             }
@@ -189,6 +213,12 @@ impl Pipeline {
             self.paths.close(&mut failure).await;
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Whether a consumer runs whose stage can take what it receives.
+    fn has_sound_consumers(&self, consumers: &TaskSet) -> bool {
+        let running = consumers.running();
+        running.iter().any(|name| !self.paths.has_failed(name))
     }
 
     fn spawn_consumers(&mut self, stop: &CancellationToken) -> Result<TaskSet, RunnerError> {

@@ -145,6 +145,20 @@ impl Batch {
         true
     }
 
+    /// Takes all messages out, and keeps the room that they had.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+        self.ends.clear();
+        self.received.clear();
+    }
+
+    /// For how many bytes of payload there is room without asking for more.
+    #[must_use]
+    pub fn byte_capacity(&self) -> usize {
+        self.bytes.capacity() - self.start
+    }
+
     /// How many messages there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -232,6 +246,11 @@ mod tests {
         assert_eq!(batch.get(1).map(|m| m.payload.len()), Some(0));
         assert_eq!(batch.get(3), None);
         assert_eq!((batch.len(), batch.byte_len()), (3, 8));
+        batch.clear();
+        assert_eq!((batch.len(), batch.byte_len()), (0, 0));
+        assert!(batch.byte_capacity() >= 16);
+        assert!(batch.push(b"next", Timestamp::from_micros(4)));
+        assert_eq!(batch.payload_bytes(), b"next");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod state;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use state::{ConsumerState, StateCell, StateSnapshot};
@@ -39,12 +40,53 @@ pub struct ConsumerStats {
     pub gaps: Counter,
     /// Messages that were for the consumer and not for the stage: answers, heartbeats. Not among `received`.
     pub control: Counter,
+    /// Messages that another connection had brought already. Not among `received`.
+    pub duplicates: Counter,
     /// Attempts to connect, whatever became of them.
     pub attempts: Counter,
     /// What the source's own numbers show.
     pub sequence: SequenceStats,
     /// What the consumer is doing.
     pub state: StateCell,
+    connections: OnceLock<Vec<ConnectionStats>>,
+}
+
+impl ConsumerStats {
+    /// Names the connections that the consumer holds, by their addresses without anything secret; the first call counts.
+    /// Returns them.
+    pub fn hold_connections(&self, addresses: impl IntoIterator<Item = String>) -> &[ConnectionStats] {
+        self.connections.get_or_init(|| {
+            let of = |address| ConnectionStats {
+                address,
+                ..ConnectionStats::default()
+            };
+            addresses.into_iter().map(of).collect()
+        })
+    }
+
+    /// The connections that the consumer holds, in the order of the configuration; none when it does not tell.
+    pub fn connections(&self) -> &[ConnectionStats] {
+        self.connections.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What one of the connections that a consumer holds has done since the process started.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    /// Of the source, without anything secret.
+    pub address: String,
+    /// What it is doing.
+    pub state: StateCell,
+    /// Messages that it was the first to bring.
+    pub first: Counter,
+    /// Messages that another one had brought already.
+    pub duplicates: Counter,
+    /// Times it was established.
+    pub connects: Counter,
+    /// Attempts, whatever became of them.
+    pub attempts: Counter,
+    /// Times it was replaced before its end (`rotate`).
+    pub rotations: Counter,
 }
 
 /// What the source's own numbers show, where the configuration says where they stand (`sequence`).

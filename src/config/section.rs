@@ -142,14 +142,23 @@ impl<'a> Section<'a> {
         let Some(entry) = self.find(key) else {
             return self.problem(key, message);
         };
-        let at = match &entry.value.content {
-            Content::Scalar(scalar) if scalar.written.is_none() => {
-                entry.value.at.behind(character + usize::from(!scalar.plain))
-            }
-            _ => entry.value.at,
-        };
-        let message = entry.value.conceal(message);
+        let (at, message) = (entry.value.place_of(character), entry.value.conceal(message));
         self.problems.add(at, join(&self.path, key), message);
+    }
+
+    /// The same about one character of an item of the list at `key`.
+    pub(super) fn problem_in_item(&mut self, key: &str, index: usize, character: usize, message: &str) {
+        let entry = self.find(key);
+        let item = entry.and_then(|entry| match &entry.value.content {
+            Content::Sequence(items) => items.get(index),
+            Content::Scalar(_) | Content::Mapping(_) => None,
+        });
+        let Some(item) = item else {
+            return self.problem(key, message);
+        };
+        let path = format!("{}[{index}]", join(&self.path, key));
+        self.problems
+            .add(item.place_of(character), path, item.conceal(message));
     }
 
     /// The same about one character of the key itself.

@@ -78,6 +78,16 @@ impl Node {
         }
     }
 
+    /// Where a character of it stands, counted from 0; where it begins, if that can't be told.
+    pub(super) fn place_of(&self, character: usize) -> Position {
+        match &self.content {
+            Content::Scalar(scalar) if scalar.written.is_none() => {
+                self.at.behind(character + usize::from(!scalar.plain))
+            }
+            _ => self.at,
+        }
+    }
+
     /// A message about this value as it may be shown: what came from variables may be a secret that was put into the
     /// wrong key, so the variables take the place of the value.
     pub(super) fn conceal(&self, message: &str) -> String {

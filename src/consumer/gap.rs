@@ -1,4 +1,4 @@
-//! A stretch without a subscribed connection, from the loss of one until the next is subscribed. The first one of a process
+//! A stretch without a subscribed connection, from the loss of the last one until the next is subscribed. The first one of a process
 //! begins where an earlier process heard its source last.
 //!
 //! It stands in the stage between the messages before and after it. When a server sends data before it has answered

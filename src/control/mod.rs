@@ -40,7 +40,9 @@ use crate::stage::local::LocalPath;
 use crate::stage::remote::{Identity, ListenError, PROTOCOL, SocketFile};
 
 use stall::Impatient;
-pub use status::{ConsumerStatus, ProducerStatus, RunnerState, SequenceStatus, Status, StatusSource};
+pub use status::{
+    ConnectionStatus, ConsumerStatus, ProducerStatus, RunnerState, SequenceStatus, Status, StatusSource,
+};
 
 /// Connections at a time; further ones wait to be accepted. Those that watch are not among them.
 const MAX_CONNECTIONS: usize = 64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::stats::{ConsumerStats, ProducerStats, SequenceStats};
+use crate::stats::{ConnectionStats, ConsumerStats, ProducerStats, SequenceStats, StateSnapshot};
 
 /// Tells the present status.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
@@ -31,8 +31,8 @@ pub enum RunnerState {
     Ended,
 }
 
-/// What a consumer has done since the process started; see [`ConsumerStats`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a consumer is doing, and has done since the process started; see [`ConsumerStats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(
     missing_docs,
     reason = "the fields are those of ConsumerStats, where they are explained"
@@ -40,13 +40,20 @@ pub enum RunnerState {
 pub struct ConsumerStatus {
     /// Whether it runs.
     pub state: RunnerState,
+    /// What it is doing, since when, and why.
+    pub activity: StateSnapshot,
     pub received: u64,
     pub received_bytes: u64,
     pub staged: u64,
     pub dropped: u64,
+    pub duplicates: u64,
+    pub control: u64,
+    pub attempts: u64,
     pub connects: u64,
     pub gaps: u64,
     pub sequence: SequenceStatus,
+    /// In the order of the configuration; none when the consumer holds no connections.
+    pub connections: Vec<ConnectionStatus>,
 }
 
 /// What the source's own numbers show; see [`SequenceStats`].
@@ -83,13 +90,48 @@ impl ConsumerStatus {
     pub fn of(state: RunnerState, stats: &ConsumerStats) -> Self {
         Self {
             state,
+            activity: stats.state.snapshot(),
             received: stats.received.get(),
             received_bytes: stats.received_bytes.get(),
             staged: stats.staged.get(),
             dropped: stats.dropped.get(),
+            duplicates: stats.duplicates.get(),
+            control: stats.control.get(),
+            attempts: stats.attempts.get(),
             connects: stats.connects.get(),
             gaps: stats.gaps.get(),
             sequence: SequenceStatus::of(&stats.sequence),
+            connections: stats.connections().iter().map(ConnectionStatus::of).collect(),
+        }
+    }
+}
+
+/// What one connection of a consumer is doing, and has done since the process started; see [`ConnectionStats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of ConnectionStats, where they are explained"
+)]
+pub struct ConnectionStatus {
+    pub address: String,
+    pub activity: StateSnapshot,
+    pub first: u64,
+    pub duplicates: u64,
+    pub attempts: u64,
+    pub connects: u64,
+    pub rotations: u64,
+}
+
+impl ConnectionStatus {
+    fn of(stats: &ConnectionStats) -> Self {
+        Self {
+            address: stats.address.clone(),
+            activity: stats.state.snapshot(),
+            first: stats.first.get(),
+            duplicates: stats.duplicates.get(),
+            attempts: stats.attempts.get(),
+            connects: stats.connects.get(),
+            rotations: stats.rotations.get(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The stage paths of a configuration: which stages lie where, opened together and closed together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,14 +118,27 @@ impl OpenPaths {
         self.paths.iter().find_map(|open| open.path.stage(name))
     }
 
-    /// Waits until a path fails; for ever when none does.
-    pub(super) async fn failed(&self) -> RunnerError {
-        if self.paths.is_empty() {
+    /// Waits until a path fails of which `told` does not know, and notes it there; for ever when none does.
+    pub(super) async fn failed(&self, told: &mut BTreeSet<PathBuf>) -> RunnerError {
+        let sound = self
+            .paths
+            .iter()
+            .filter(|open| !told.contains(open.path.directory()));
+        let failing: Vec<_> = sound
+            .map(|open| async { (open.path.directory(), failure_of(&open.path).await) }.boxed())
+            .collect();
+        if failing.is_empty() {
             return std::future::pending().await;
         }
-        let failing = self.paths.iter().map(|open| failure_of(&open.path).boxed());
-        let (error, ..) = select_all(failing).await;
+        let ((directory, error), ..) = select_all(failing).await;
+        told.insert(directory.to_owned());
         RunnerError::new(ExitReason::Failed, error)
+    }
+
+    /// Whether the stage of this name lies on a path that has failed.
+    pub(super) fn has_failed(&self, name: &str) -> bool {
+        let open = self.paths.iter().find(|open| open.path.stage(name).is_some());
+        open.is_some_and(|open| open.path.failed().borrow().is_some())
     }
 
     /// Closes all paths in order, after nobody is served any more; the first error stands in `failure` if there is none yet.

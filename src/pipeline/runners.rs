@@ -39,6 +39,7 @@ impl PipelineStats {
                 gaps = stats.gaps.get(),
                 "consumer"
             );
+            log_connections(runner, stats);
         }
         for (runner, stats) in &self.producers {
             info!(
@@ -56,6 +57,26 @@ impl PipelineStats {
                 "producer"
             );
         }
+    }
+}
+
+/// What each of several connections has contributed.
+fn log_connections(runner: &str, stats: &ConsumerStats) {
+    let connections = stats.connections();
+    if connections.len() < 2 {
+        return;
+    }
+    for (connection, stats) in (1..).zip(connections) {
+        info!(
+            runner,
+            connection,
+            state = %stats.state.snapshot().state,
+            first = stats.first.get(),
+            duplicates = stats.duplicates.get(),
+            connects = stats.connects.get(),
+            rotations = stats.rotations.get(),
+            "connection"
+        );
     }
 }
 

@@ -66,6 +66,14 @@ pub trait StagePath: Send + Sync + 'static {
     /// As of [`forget_producer`](Self::forget_producer).
     async fn forget_stage(&self, stage: &str) -> Result<Option<u64>, StageError>;
 
+    /// What the engine that has it open says of its runners (`GET /v1/status`); `None` when no engine runs on it.
+    ///
+    /// # Errors
+    /// As of [`summary`](Self::summary).
+    async fn status(&self) -> Result<Option<serde_json::Value>, StageError> {
+        Ok(None)
+    }
+
     /// Ends the use of it; files are closed in order, an engine goes on.
     ///
     /// # Errors

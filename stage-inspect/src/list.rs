@@ -1,6 +1,7 @@
 //! `stage-inspect list`: the stages of a place at a glance. The batches of one stage are left to
 //! [`batches`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use socket_el::record::{Offset, Timestamp};
 use socket_el::stage::path::{BatchPosition, BatchQuery, PathSummary, StagePath, StageSummary};
 use socket_el::stage::report::{Balance, Delivery, DeliveryState};
 
+use crate::activity::{self, Consumer};
 use crate::batches;
 use crate::cli::Cli;
 use crate::facts::{ProducerFacts, StageFacts};
@@ -65,6 +67,9 @@ struct PlaceListing {
     disk_bytes: u64,
     generations: usize,
     stages: Vec<Stage>,
+    /// What the engine that runs on it says of the consumers of these stages; left out when none runs.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    consumers: BTreeMap<String, Consumer>,
 }
 
 /// A stage, with what takes a look into its batches.
@@ -140,6 +145,8 @@ async fn look(cli: &Cli, place: &Place) -> Result<PlaceListing, RunnerError> {
             facts: StageFacts::from(stage.clone()),
         });
     }
+    let names: Vec<_> = stages.iter().map(|stage| stage.facts.name.clone()).collect();
+    let consumers = activity::consumers(&*path, &names).await.map_err(stage_failed)?;
     close(path).await?;
     let PathSummary { id, generations, .. } = summary;
     Ok(PlaceListing {
@@ -148,6 +155,7 @@ async fn look(cli: &Cli, place: &Place) -> Result<PlaceListing, RunnerError> {
         disk_bytes: generations.iter().map(|generation| generation.bytes).sum(),
         generations: generations.len(),
         stages,
+        consumers,
     })
 }
 
@@ -273,8 +281,13 @@ fn shown(listing: &PlaceListing) -> String {
         }
     }
     let generations = listing.generations;
+    let consumers = if listing.consumers.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", activity::shown(&listing.consumers, now))
+    };
     format!(
-        "{}: {} on disk in {generations} generation{}\n{table}{troubles}",
+        "{}: {} on disk in {generations} generation{}\n{table}{troubles}{consumers}",
         listing.path,
         human_bytes(listing.disk_bytes),
         if generations == 1 { "" } else { "s" }

@@ -4,6 +4,7 @@
 // What is printed goes through `output`: `println!` panics when nobody reads it any more.
 #![deny(clippy::print_stdout)]
 
+mod activity;
 mod adopt;
 mod batches;
 mod chosen;

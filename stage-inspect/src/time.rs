@@ -1,6 +1,6 @@
 //! Times for people and programs: UTC, printed and read; and how long ago something was.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use socket_el::config::units::Span;
 use socket_el::record::Timestamp;
 
@@ -59,6 +59,13 @@ fn calendar(days: i64) -> (String, &'static str) {
 /// A time in JSON: as RFC 3339 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Timestamp);
+
+/// An engine tells it as a number.
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Timestamp::deserialize(deserializer).map(Self)
+    }
+}
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,8 +5,10 @@
 mod support;
 
 mod acknowledged;
+mod backpressure;
 mod bad_input;
 mod bad_setup;
+mod connections;
 mod counts;
 mod dead_letters;
 mod delivery;

@@ -171,8 +171,13 @@ impl Process {
 
     /// Asks it to stop, and demands that it ends well.
     pub(crate) async fn stops_cleanly(&mut self) {
+        self.stops_with(0).await;
+    }
+
+    /// Asks it to stop, and demands that it ends with this exit code.
+    pub(crate) async fn stops_with(&mut self, code: i32) {
         self.terminate();
-        self.ends_with(0).await;
+        self.ends_with(code).await;
     }
 
     /// Waits for its end, which must have this exit code.

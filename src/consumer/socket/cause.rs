@@ -13,6 +13,9 @@ pub(super) const ENDED: &str = "the connection ended";
 /// A ping could not be sent for too long.
 pub(super) const NOT_READING: &str = "the server does not read what it is sent";
 
+/// A connection did not answer when it was closed, for another one had taken its place.
+pub(super) const UNANSWERED: &str = "the connection that was replaced (rotate) did not answer when it was closed, so it may have been dead before";
+
 /// The cause, and the code to tell the server if the fault is its own.
 pub(super) fn of_error(error: &Error) -> (String, Option<CloseCode>) {
     match error {

@@ -1,18 +1,29 @@
 //! The variety `socket`: messages of a WebSocket server, ws or wss.
 //!
-//! [`SocketConsumer::run`] is the life of it: connect, subscribe, receive until the connection is lost, wait, connect again. Data
-//! is kept byte for byte with its time of receipt; answers and heartbeats that the configuration names are counted and kept out. Every stretch from the loss of a connection until the next is subscribed is
-//! recorded in the stage, between the messages before and after it. The time before the first connection is none:
-//! nobody was promised messages yet.
+//! A message's way: a [`Connection`] holds one connection to the server, connects, waits and connects again; a [`Session`] reads
+//! what comes over it and tells data from answers and heartbeats; through the [`queue`] it comes to the [`Merge`], which stages each
+//! message once, whichever of several connections brings it first. Each connection is a task of its own, and the merge is the
+//! consumer's.
+//!
+//! Data is kept byte for byte with its time of receipt; answers and heartbeats that the configuration names are counted and kept
+//! out. Every stretch in which no connection was subscribed is recorded in the stage, between the messages before and after
+//! it. The time before the first connection is none: nobody was promised messages yet.
 //!
 //! Left to others: batches and backpressure ([`Batcher`]), what the messages mean.
+//!
+//! [`Session`]: session::Session
 
 mod cause;
 mod connect;
+mod connection;
 mod farewell;
+mod identity;
 mod intake;
+mod lane;
 mod liveness;
+mod merge;
 mod pattern;
+mod queue;
 mod refusal;
 mod script;
 mod session;
@@ -24,25 +35,24 @@ mod trial;
 
 pub use trial::{Connected, Handshake, Role, Seen, Trial, TrialEnd, TrialError};
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 
 use super::batcher::Batcher;
-use super::gap::{self, Gap};
-use super::reach::{endpoint, proxy, token};
+use super::reach::token;
 use super::{Consumer, ConsumerContext, ConsumerVariety, stage_failed};
-use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::exit::RunnerError;
-use crate::stage::StageError;
-use connect::Socket;
-use intake::IntoStage;
-use script::Script;
-use session::{End, Session};
-use settings::Settings;
-use status::Status;
+use crate::supervisor::TaskSet;
+use connection::Connection;
+use identity::Identifier;
+use merge::Merge;
+use queue::queue;
+use settings::{Route, Settings};
+use status::Board;
 
 /// Makes consumers of WebSocket servers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,121 +77,67 @@ struct SocketConsumer {
 #[async_trait]
 impl Consumer for SocketConsumer {
     async fn run(self: Box<Self>, context: ConsumerContext) -> Result<(), RunnerError> {
-        let mut batcher = Batcher::new(&context);
-        let received = self.receive(&context, &mut batcher).await;
-        let finished = match received {
-            Ok(()) => batcher.finish().await,
-            Err(error) => Err(error),
-        };
-        finished.map_err(|error| stage_failed(&context.name, error))
+        let settings = Arc::new(self.settings);
+        let addresses = settings.routes.iter().map(Route::shown);
+        let board = Board::new(&context.name, Arc::clone(&context.stats), addresses);
+        let identifier = settings
+            .merges()
+            .then(|| Identifier::new(settings.identity.clone()));
+        let (sender, events, shared) = queue(identifier);
+        let mut connections = TaskSet::default();
+        for entry in 0..settings.routes.len() {
+            let (sender, stop) = (sender.clone(), context.stop.clone());
+            let connection = Connection::new(&settings, entry, sender, &board, stop);
+            connections.spawn(&format!("connection {}", entry + 1), async {
+                connection.keep().await;
+                Ok(())
+            });
+        }
+        // The merge ends when the last connection has.
+        drop(sender);
+        let window = settings.merges().then_some(settings.window);
+        let seen = context.stage.last_seen();
+        let merge = Merge::new(Batcher::new(&context), board, shared, window, seen);
+        let mut merged = pin!(merge.run(events));
+        let mut is_merged = false;
+        loop {
+            tokio::select! {
+                merged = &mut merged, if !is_merged => {
+                    merged.map_err(|error| stage_failed(&context.name, error))?;
+                    is_merged = true;
+                }
+                ended = connections.join_next(), if !connections.is_empty() => {
+                    if let Some(ended) = ended {
+                        ended.outcome.map_err(|error| error.of_runner(&ended.name))?;
+                    }
+                }
+                else => return Ok(()),
+            }
+        }
     }
 
     async fn probe(&self) -> Result<String, String> {
-        let start = Instant::now();
-        let shown = self.settings.endpoint.shown();
-        match connect::connect(&self.settings).await {
-            Ok((socket, _unsaid)) => {
-                let took = start.elapsed();
-                farewell::hang_up(socket).await;
-                Ok(format!("{shown}: handshake done in {} ms", took.as_millis()))
+        let mut found = Vec::new();
+        for route in &self.settings.routes {
+            let found_there = probe(&self.settings, route).await?;
+            if !found.contains(&found_there) {
+                found.push(found_there);
             }
-            Err(error) => Err(format!("{shown}: {error}")),
         }
+        Ok(found.join("; "))
     }
 }
 
-impl SocketConsumer {
-    /// Receives over one connection after the other until the consumer is to stop.
-    async fn receive(&self, context: &ConsumerContext, batcher: &mut Batcher) -> Result<(), StageError> {
-        let uri = self.settings.endpoint.shown();
-        let status = Status::new(&context.name, uri, Arc::clone(&context.stats));
-        let mut backoff = self.settings.backoff.clone();
-        let mut delay = Duration::ZERO;
-        let mut gap = context.stage.last_seen().map(Gap::since_earlier_run);
-        while let Some(connection) = self
-            .connected(context, &status, batcher, &mut backoff, delay)
-            .await?
-        {
-            let intake = IntoStage::new(batcher, &status);
-            let session = Session::new(
-                connection,
-                intake,
-                &context.stop,
-                &status,
-                &self.settings,
-                gap.take(),
-            );
-            match session.run().await? {
-                End::Stopped(unfinished) => {
-                    status.stopped();
-                    gap = unfinished;
-                    break;
-                }
-                End::Lost(loss) => {
-                    if loss.was_healthy {
-                        backoff.reset();
-                    }
-                    delay = backoff.next_delay();
-                    status.lost(&loss.cause, delay);
-                    gap = loss.gap;
-                }
-            }
+/// Tries one route and says what it found.
+async fn probe(settings: &Settings, route: &Route) -> Result<String, String> {
+    let start = Instant::now();
+    let shown = route.shown();
+    match connect::connect(settings, route).await {
+        Ok((socket, _unsaid)) => {
+            let took = start.elapsed();
+            farewell::hang_up(socket).await;
+            Ok(format!("{shown}: handshake done in {} ms", took.as_millis()))
         }
-        if let Some(gap) = gap {
-            batcher.append_outage(gap.until_stop()).await?;
-        }
-        Ok(())
-    }
-
-    /// Tries to connect after `delay`, and again until it works. `None` when the consumer is to stop.
-    async fn connected(
-        &self,
-        context: &ConsumerContext,
-        status: &Status,
-        batcher: &mut Batcher,
-        backoff: &mut Backoff,
-        delay: Duration,
-    ) -> Result<Option<(Socket, Script<'_>)>, StageError> {
-        let mut due_at = tokio::time::Instant::now() + delay;
-        loop {
-            let attempt = async {
-                tokio::time::sleep_until(due_at).await;
-                status.connecting();
-                let start = Instant::now();
-                (connect::connect(&self.settings).await, start.elapsed())
-            };
-            let (connected, took) = tokio::select! {
-                biased;
-                () = context.stop.cancelled() => {
-                    status.stopped_waiting();
-                    return Ok(None);
-                }
-                failed = failed(batcher) => return Err(failed),
-                attempt = attempt => attempt,
-            };
-            match connected {
-                Ok(connection) => {
-                    status.connected(took);
-                    return Ok(Some(connection));
-                }
-                Err(error) => {
-                    let delay = error.remedy().delay(backoff);
-                    status.refused(&error, delay);
-                    due_at = tokio::time::Instant::now() + delay;
-                }
-            }
-        }
-    }
-}
-
-/// Waits for a failure of the stage. Nothing is gathered while there is no connection, so nothing else can become due.
-async fn failed(batcher: &mut Batcher) -> StageError {
-    loop {
-        if let Err(error) = batcher.due().await {
-            return error;
-        }
-        if let Err(error) = batcher.flush().await {
-            return error;
-        }
+        Err(error) => Err(format!("{shown}: {error}")),
     }
 }

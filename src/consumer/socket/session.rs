@@ -1,5 +1,5 @@
-//! One live connection: says what the script says, and reads messages into the batcher until the connection is lost or the
-//! consumer is to stop.
+//! One live connection: says what the script says, and reads messages into the queue until the connection is lost or is to be
+//! closed.
 //!
 //! The hot loop takes all frames that are there before it looks at timers again, so a message at full load costs a receive
 //! time and a copy. Pings are answered by the library on the next read, which under load is the next frame.
@@ -10,7 +10,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -18,59 +20,75 @@ use tokio_util::sync::CancellationToken;
 
 use super::cause;
 use super::connect::Socket;
+use super::connection::Progress;
 use super::farewell::{CLOSE_TIMEOUT, leave};
-use super::gap::Gap;
 use super::intake::{Aside, Intake};
 use super::liveness::{Heard, IdleAction, Liveness, Verdict};
+use super::merge::{BEHIND, Ended};
+use super::queue::Closed;
 use super::script::{Conversation, Meaning, Script};
 use super::settings::Settings;
 use super::status::Status;
 use crate::record::Timestamp;
-use crate::stage::StageError;
 
-/// Most frames taken before timers and the stop are looked at again.
+/// Most frames taken before timers and orders are looked at again.
 const MAX_BURST: usize = 256;
 /// Data for this long means that the feed is healthy, and the next loss begins with short delays again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How long the closing handshake of a connection may take whose place another one has taken. Nobody waits for it, and its
+/// answer is what tells that nothing is missing before the other one.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The consumer is to stop; the connection is closed in order. With the stretch that was not over, if there is one.
-    Stopped(Option<Gap>),
+    /// The consumer is to stop; the connection is closed in order.
+    Stopped,
+    /// Another connection has taken its place; it is closed in order.
+    Retired,
     /// There is no connection any more.
-    Lost(Loss),
+    Lost {
+        /// Why, in words.
+        cause: String,
+        /// Whether it had given data for long enough to be called healthy.
+        was_healthy: bool,
+    },
 }
 
-/// A connection that was lost.
-#[derive(Clone, Debug)]
-pub(super) struct Loss {
-    /// The stretch that has begun or goes on. `None` when there was never a connection that promised messages.
-    pub(super) gap: Option<Gap>,
-    /// Why, in words.
-    pub(super) cause: String,
-    /// Whether it had given data for long enough to be called healthy.
-    pub(super) was_healthy: bool,
+/// What a session may be told while it runs.
+pub(super) struct Orders {
+    /// The consumer is to stop.
+    pub(super) stop: CancellationToken,
+    /// Another connection has taken its place.
+    pub(super) retire: CancellationToken,
+    /// The merge can't use what it brings.
+    pub(super) behind: CancellationToken,
 }
 
 /// One live connection.
 pub(super) struct Session<'a, I> {
     socket: Socket,
     intake: I,
-    stop: &'a CancellationToken,
+    orders: Orders,
     status: &'a Status,
+    progress: watch::Sender<Progress>,
     liveness: Liveness,
     conversation: Conversation<'a>,
     steps: usize,
     ping: Message,
-    /// The stretch before this connection, until it is subscribed.
-    gap: Option<Gap>,
     /// When everything was subscribed.
     subscribed: Option<Instant>,
     /// When the last data message came.
     last_data: Option<Instant>,
     /// When anything came, by the clock of the messages.
     last_received: Timestamp,
+}
+
+/// What a session is to do next.
+enum Turn {
+    GoOn,
+    Leave(Broken),
+    Close(End),
 }
 
 /// Why a session can't go on, and the code to tell the server, if it still listens.
@@ -92,14 +110,14 @@ impl Broken {
 }
 
 impl<'a, I: Intake> Session<'a, I> {
-    /// A session on a connection that has just been made, after the stretch `gap`.
+    /// A session on a connection that has just been made.
     pub(super) fn new(
         (socket, mut script): (Socket, Script<'a>),
         intake: I,
-        stop: &'a CancellationToken,
+        orders: Orders,
         status: &'a Status,
         settings: &'a Settings,
-        gap: Option<Gap>,
+        progress: watch::Sender<Progress>,
     ) -> Self {
         let now = Instant::now();
         let must_answer = settings
@@ -110,8 +128,9 @@ impl<'a, I: Intake> Session<'a, I> {
         Self {
             socket,
             intake,
-            stop,
+            orders,
             status,
+            progress,
             liveness: Liveness::new(settings.ping, sign_of_life, settings.idle, now),
             ping: script
                 .ping
@@ -119,26 +138,54 @@ impl<'a, I: Intake> Session<'a, I> {
                 .unwrap_or_else(|| Message::Ping(Default::default())),
             conversation: Conversation::new(script, settings),
             steps: settings.subscribe.len(),
-            gap,
             subscribed: None,
             last_data: None,
             last_received: Timestamp::now(),
         }
     }
 
-    /// Receives until the connection is lost or the consumer is to stop.
+    /// Receives until the connection is lost or is to be closed, and tells the queue so.
     ///
     /// # Errors
-    /// When the stage has failed.
-    pub(super) async fn run(mut self) -> Result<End, StageError> {
-        let stop = self.stop;
+    /// When nobody takes what is received any more.
+    pub(super) async fn run(mut self) -> Result<End, Closed> {
+        let end = self.receive_until_the_end().await?;
+        let (cause, is_stop) = match &end {
+            End::Stopped => (String::new(), true),
+            End::Retired => (cause::UNANSWERED.to_owned(), false),
+            End::Lost { cause, .. } => (cause.clone(), false),
+        };
+        let ended = Ended {
+            cause,
+            last_received: self.last_received,
+            had_data: self.last_data.is_some(),
+            is_stop,
+        };
+        self.intake.ended(ended).await?;
+        Ok(end)
+    }
+
+    async fn receive_until_the_end(&mut self) -> Result<End, Closed> {
+        let Orders { stop, retire, behind } = &self.orders;
+        let (stop, retire, behind) = (stop.clone(), retire.clone(), behind.clone());
         let mut stopped = pin!(stop.cancelled());
-        let mut broken = self.speak().await?;
+        let mut retired = pin!(retire.cancelled());
+        let mut is_behind = pin!(behind.cancelled());
+        let mut turn = Turn::of(self.speak().await?);
         let mut next_look = self.next_look();
         let mut timer = pin!(sleep_until(next_look));
         let broken = loop {
-            if let Some(broken) = broken {
-                break broken;
+            match turn {
+                Turn::GoOn => {}
+                Turn::Leave(broken) => break broken,
+                Turn::Close(end) => {
+                    let patience = match end {
+                        End::Retired => RETIRE_TIMEOUT,
+                        End::Stopped | End::Lost { .. } => CLOSE_TIMEOUT,
+                    };
+                    self.close_in_order(patience).await?;
+                    return Ok(end);
+                }
             }
             // Looks mostly become due later than was thought, which is found out when the timer fires; a new step may bring one
             // forward.
@@ -147,18 +194,14 @@ impl<'a, I: Intake> Session<'a, I> {
                 next_look = due_sooner;
                 timer.as_mut().reset(next_look);
             }
-            broken = tokio::select! {
+            turn = tokio::select! {
                 biased;
-                () = &mut stopped => {
-                    self.close_in_order().await?;
-                    return Ok(End::Stopped(self.gap));
-                }
-                due = self.intake.due() => {
-                    due?;
-                    let deaf = self.intake.flush().await?;
-                    self.forgive(deaf);
-                    None
-                }
+                () = &mut stopped => Turn::Close(End::Stopped),
+                () = &mut retired => Turn::Close(End::Retired),
+                () = &mut is_behind => Turn::Leave(Broken {
+                    cause: BEHIND.to_owned(),
+                    tell: Some(CloseCode::Normal),
+                }),
                 () = &mut timer => {
                     // Whoever was kept from reading finds frames waiting: they are heard before silence is judged.
                     let broken = match self.socket.next().now_or_never() {
@@ -167,17 +210,17 @@ impl<'a, I: Intake> Session<'a, I> {
                     };
                     next_look = self.next_look();
                     timer.as_mut().reset(next_look);
-                    broken
+                    Turn::of(broken)
                 }
-                frame = self.socket.next() => self.take(frame).await?,
+                frame = self.socket.next() => Turn::of(self.take(frame).await?),
             };
         };
         // What is gathered is staged before time is spent on manners.
-        self.intake.flush().await?;
+        self.intake.hand_over().await?;
         if let Some(code) = broken.tell {
             leave(&mut self.socket, code).await;
         }
-        Ok(End::Lost(self.loss(broken.cause)))
+        Ok(self.lost(broken.cause))
     }
 
     fn next_look(&self) -> Instant {
@@ -192,35 +235,20 @@ impl<'a, I: Intake> Session<'a, I> {
         self.conversation.forgive(deaf);
     }
 
-    fn loss(self, cause: String) -> Loss {
+    fn lost(&self, cause: String) -> End {
         let was_healthy = match (self.subscribed, self.last_data) {
             (Some(since), Some(last)) => last.saturating_duration_since(since) >= HEALTHY_AFTER,
             _ => false,
         };
-        let is_subscribed = self.subscribed.is_some();
-        let cause = if is_subscribed {
-            cause
-        } else {
-            cause::while_subscribing(&cause)
+        let cause = match self.subscribed {
+            Some(_) => cause,
+            None => cause::while_subscribing(&cause),
         };
-        let gap = match self.gap {
-            Some(mut gap) => {
-                gap.goes_on(cause.clone());
-                Some(gap)
-            }
-            // The time before the first messages is no stretch without them.
-            None => (is_subscribed || self.last_data.is_some())
-                .then(|| Gap::new(self.last_received, cause.clone())),
-        };
-        Loss {
-            gap,
-            cause,
-            was_healthy,
-        }
+        End::Lost { cause, was_healthy }
     }
 
     /// Takes this frame and those that are there behind it.
-    async fn take(&mut self, first: Option<Result<Message, Error>>) -> Result<Option<Broken>, StageError> {
+    async fn take(&mut self, first: Option<Result<Message, Error>>) -> Result<Option<Broken>, Closed> {
         let mut frame = first;
         let mut heard = Heard::Frame;
         let mut broken = None;
@@ -256,6 +284,8 @@ impl<'a, I: Intake> Session<'a, I> {
                 None => break,
             }
         }
+        let deaf = self.intake.hand_over().await?;
+        self.forgive(deaf);
         let now = Instant::now();
         if heard == Heard::Data {
             self.last_data = Some(now);
@@ -267,7 +297,7 @@ impl<'a, I: Intake> Session<'a, I> {
     }
 
     /// Takes one message of a connection on which nothing more is said. Returns the cause when it is a refusal.
-    async fn overhear(&mut self, message: &Message) -> Result<Option<String>, StageError> {
+    async fn overhear(&mut self, message: &Message) -> Result<Option<String>, Closed> {
         self.last_received = Timestamp::now();
         let Some(payload) = payload(message) else {
             self.intake.aside(Aside::Frame(message));
@@ -288,7 +318,7 @@ impl<'a, I: Intake> Session<'a, I> {
     }
 
     /// Takes one message; an answer that was waited for lets the script go on.
-    async fn receive(&mut self, message: &Message) -> Result<Result<Heard, Broken>, StageError> {
+    async fn receive(&mut self, message: &Message) -> Result<Result<Heard, Broken>, Closed> {
         self.last_received = Timestamp::now();
         let Some(payload) = payload(message) else {
             self.intake.aside(Aside::Frame(message));
@@ -333,13 +363,9 @@ impl<'a, I: Intake> Session<'a, I> {
         self.intake.aside(aside);
     }
 
-    /// Hands a data message to the batcher, behind the stretch before it.
-    async fn keep(&mut self, payload: &[u8]) -> Result<(), StageError> {
-        let mut deaf = Duration::ZERO;
-        if let Some(outage) = self.gap.as_mut().and_then(Gap::split) {
-            deaf = self.intake.append_outage(outage).await?;
-        }
-        deaf += self.intake.push(payload, self.last_received).await?;
+    /// Hands a data message over.
+    async fn keep(&mut self, payload: &[u8]) -> Result<(), Closed> {
+        let deaf = self.intake.push(payload, self.last_received).await?;
         if !deaf.is_zero() {
             self.forgive(deaf);
         }
@@ -347,7 +373,7 @@ impl<'a, I: Intake> Session<'a, I> {
     }
 
     /// Looks for silences, and sends a ping when one is due.
-    async fn look(&mut self) -> Result<Option<Broken>, StageError> {
+    async fn look(&mut self) -> Result<Option<Broken>, Closed> {
         let now = Instant::now();
         if let Some(cause) = self.conversation.overdue(now) {
             return Ok(Some(Broken {
@@ -378,8 +404,8 @@ impl<'a, I: Intake> Session<'a, I> {
     }
 
     /// Asks the server to close, and keeps what it sends until it has.
-    async fn close_in_order(&mut self) -> Result<(), StageError> {
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
+    async fn close_in_order(&mut self, patience: Duration) -> Result<(), Closed> {
+        let deadline = Instant::now() + patience;
         let goodbye = CloseFrame {
             code: CloseCode::Normal,
             reason: "".into(),
@@ -390,15 +416,30 @@ impl<'a, I: Intake> Session<'a, I> {
         ) {
             return Ok(());
         }
-        // Taking a message in must not be cancelled, so only the wait for it is under the deadline.
-        while let Ok(Some(Ok(message))) = timeout_at(deadline, self.socket.next()).await {
-            // The server has answered: nothing can follow.
-            if message.is_close() {
-                break;
+        loop {
+            // Taking a message in must not be cancelled, so only the wait for it is under the deadline.
+            match timeout_at(deadline, self.socket.next()).await {
+                Ok(Some(Ok(message))) => {
+                    self.overhear(&message).await?;
+                    // The server has answered: nothing can follow.
+                    if message.is_close() {
+                        return Ok(());
+                    }
+                }
+                // That is an answer too, though no polite one.
+                Ok(None | Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)))) => {
+                    self.last_received = Timestamp::now();
+                    return Ok(());
+                }
+                Ok(Some(Err(_))) | Err(_) => return Ok(()),
             }
-            self.overhear(&message).await?;
         }
-        Ok(())
+    }
+}
+
+impl Turn {
+    fn of(broken: Option<Broken>) -> Self {
+        broken.map_or(Self::GoOn, Self::Leave)
     }
 }
 

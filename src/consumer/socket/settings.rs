@@ -1,25 +1,26 @@
 //! The keys of the variety `socket`, read into typed values.
 
+mod connections;
 mod headers;
 mod talk;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
-use super::endpoint::Endpoint;
 use super::liveness::{Idle, IdleAction, Ping};
+use super::merge::WindowLimits;
 use super::pattern::Pattern;
-use super::proxy::Proxy;
 use super::script::{Outgoing, Step};
 use crate::backoff::Backoff;
 use crate::config::Section;
 use crate::config::units::{ByteSize, Span};
-use crate::consumer::reach::settings::{read_endpoint, read_proxy, read_reconnect, read_tls, reconnect};
+use crate::consumer::reach::settings::{read_reconnect, reconnect};
+use crate::json_path::Finder;
 use crate::stage::envelope::MAX_MESSAGE;
 
+pub(super) use connections::Route;
+use connections::{WINDOW, read_merging, read_rotate, read_routes};
 pub(super) use headers::LateHeader;
 use headers::{Headers, read_headers};
 use talk::{read_control, read_ping, read_subscribe};
@@ -29,17 +30,27 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What `max_message_size` may be at most: a message is held in memory, in one piece, and must fit a stage's record.
 const MAX_MESSAGE_BYTES: u64 = 63 << 20;
 const _: () = assert!(MAX_MESSAGE_BYTES <= MAX_MESSAGE as u64);
+/// How long after the one before it each further connection begins: servers that end connections after a fixed time, and
+/// proxies, are not to end all of them at once.
+const APART: Duration = Duration::from_secs(5);
 
 /// How to reach a feed, and how to treat it. Holds secrets, so it has no `Debug`.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub(super) endpoint: Endpoint,
+    /// One for each connection; at least one.
+    pub(super) routes: Vec<Route>,
+    /// After how long the next connection is made before the present one ends.
+    pub(super) rotate: Option<Duration>,
+    /// Where the values stand that make messages of different connections the same one. `None`: their bytes do.
+    pub(super) identity: Option<Finder>,
+    /// How far connections may be apart.
+    pub(super) window: WindowLimits,
+    /// How long after the one before it each further connection begins.
+    pub(super) apart: Duration,
     /// Headers of the handshake besides those that the protocol demands.
     pub(super) headers: HeaderMap,
     /// Headers whose values stand in files, which are read at every connect.
     pub(super) late_headers: Vec<LateHeader>,
-    /// `None` for a straight connection.
-    pub(super) proxy: Option<Proxy>,
     /// What to do after every connect, in order.
     pub(super) subscribe: Vec<Step>,
     /// Messages that are no data, at any time.
@@ -55,8 +66,6 @@ pub(super) struct Settings {
     /// Delays between attempts.
     pub(super) backoff: Backoff,
     pub(super) max_message_bytes: usize,
-    /// For wss.
-    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A ping that is a message. Holds secrets, so it has no `Debug`.
@@ -68,13 +77,16 @@ pub(super) struct PingMessage {
 }
 
 impl Settings {
-    /// The defaults, for an endpoint without TLS.
-    pub(super) fn defaults(endpoint: Endpoint) -> Self {
+    /// The defaults, for these routes.
+    pub(super) fn defaults(routes: Vec<Route>) -> Self {
         Self {
-            endpoint,
+            routes,
+            rotate: None,
+            identity: None,
+            window: WINDOW,
+            apart: APART,
             headers: HeaderMap::new(),
             late_headers: Vec::new(),
-            proxy: None,
             subscribe: Vec::new(),
             control: Vec::new(),
             ping: Some(Ping {
@@ -89,15 +101,20 @@ impl Settings {
             connect_timeout: Duration::from_secs(30),
             backoff: reconnect(),
             max_message_bytes: 16 << 20,
-            tls: None,
         }
+    }
+
+    /// Whether there is ever more than one connection.
+    pub(super) fn merges(&self) -> bool {
+        self.routes.len() > 1 || self.rotate.is_some()
     }
 
     /// Reads the keys. `None` when something in the file is wrong; it is then reported.
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let endpoint = read_endpoint(section, Endpoint::parse);
-        let Headers { given, late, .. } = read_headers(section, endpoint.as_ref());
-        let proxy = read_proxy(section, endpoint.as_ref());
+        let routes = read_routes(section);
+        let rotate = read_rotate(section);
+        let (identity, window) = read_merging(section, routes.len() != 1 || rotate.is_some());
+        let Headers { given, late, .. } = read_headers(section, &routes);
         let subscribe = read_subscribe(section);
         let control = read_control(section);
         let (ping, ping_message) = read_ping(section);
@@ -111,12 +128,15 @@ impl Settings {
         if !(1..=MAX_MESSAGE_BYTES).contains(&max_message_size) {
             section.problem("max_message_size", "must be at least 1 byte and at most 63MiB");
         }
-        let tls = read_tls(section, endpoint.as_ref());
-        let endpoint = endpoint.filter(|_| section.is_sound())?;
+        if !section.is_sound() {
+            return None;
+        }
         Some(Self {
+            rotate,
+            identity,
+            window,
             headers: given,
             late_headers: late,
-            proxy,
             subscribe,
             control,
             ping,
@@ -125,8 +145,7 @@ impl Settings {
             connect_timeout,
             backoff,
             max_message_bytes: usize::try_from(max_message_size).ok()?,
-            tls,
-            ..Self::defaults(endpoint)
+            ..Self::defaults(routes)
         })
     }
 }

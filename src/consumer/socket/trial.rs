@@ -1,13 +1,13 @@
 //! One session that keeps nothing: what a `socket` consumer would go through, shown event by event to who tries a feed.
 //!
 //! Connecting, talking and judging silences are the consumer's own; only where the messages go differs. There is one
-//! connection: when it is lost, that is how the trial ends.
+//! connection, the first of `connections`: when it is lost, that is how the trial ends.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ProtocolVersion;
+use tokio::sync::watch;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
@@ -17,14 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Socket, connect_with_answer};
 use super::intake::{Aside, Intake};
+use super::lane::Lane;
+use super::merge::Ended;
+use super::queue::Closed;
 use super::refusal::ConnectError;
 use super::script::{Conversation, Meaning, Next, Script};
-use super::session::{End, Session};
-use super::settings::Settings;
-use super::status::Status;
+use super::session::{End, Orders, Session};
+use super::settings::{Route, Settings};
+use super::status::{Board, Status};
 use crate::config::Section;
 use crate::record::Timestamp;
-use crate::stage::{Outage, StageError};
 use crate::stats::ConsumerStats;
 
 /// The name in logs.
@@ -121,7 +123,7 @@ impl Trial {
     /// When the server can't be reached, or refuses.
     pub async fn connect(&self) -> Result<Connected<'_>, TrialError> {
         let start = Instant::now();
-        let (socket, script, answer) = connect_with_answer(&self.settings).await?;
+        let (socket, script, answer) = connect_with_answer(&self.settings, &self.settings.routes[0]).await?;
         Ok(Connected {
             handshake: handshake(start.elapsed(), &answer, &socket),
             socket,
@@ -157,16 +159,22 @@ impl Trial {
 impl Connected<'_> {
     /// Says what `subscribe` says, and listens until it is stopped or the connection is lost.
     pub async fn listen(self, stop: &CancellationToken, seen: impl FnMut(Timestamp, Seen<'_>)) -> TrialEnd {
-        let shown = self.settings.endpoint.shown();
-        let status = Status::new(NAME, shown, Arc::<ConsumerStats>::default());
-        let intake = Witness { seen };
+        let address = self.settings.routes.first().map(Route::shown);
+        let board = Board::new(NAME, Arc::<ConsumerStats>::default(), address);
+        let status = Status::new(&board, Lane::first_of(0));
+        let orders = Orders {
+            stop: stop.clone(),
+            retire: CancellationToken::new(),
+            behind: CancellationToken::new(),
+        };
         let connection = (self.socket, self.script);
-        let session = Session::new(connection, intake, stop, &status, self.settings, None);
+        let intake = Witness { seen };
+        let progress = watch::Sender::default();
+        let session = Session::new(connection, intake, orders, &status, self.settings, progress);
         match session.run().await {
-            Ok(End::Stopped(_)) => TrialEnd::Stopped,
-            Ok(End::Lost(loss)) => TrialEnd::Lost(loss.cause),
-            // Only a stage fails, and there is none.
-            Err(error) => TrialEnd::Lost(error.to_string()),
+            Ok(End::Lost { cause, .. }) => TrialEnd::Lost(cause),
+            // Nothing takes its place, and the witness never closes.
+            Ok(End::Stopped | End::Retired) | Err(Closed) => TrialEnd::Stopped,
         }
     }
 }
@@ -191,21 +199,21 @@ struct Witness<F> {
 }
 
 impl<F: FnMut(Timestamp, Seen<'_>)> Intake for Witness<F> {
-    async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, StageError> {
+    async fn push(&mut self, payload: &[u8], at: Timestamp) -> Result<Duration, Closed> {
         (self.seen)(at, Seen::Message(Role::Data, payload));
         Ok(Duration::ZERO)
     }
 
-    async fn flush(&mut self) -> Result<Duration, StageError> {
+    async fn hand_over(&mut self) -> Result<Duration, Closed> {
         Ok(Duration::ZERO)
     }
 
-    async fn append_outage(&mut self, _outage: Outage) -> Result<Duration, StageError> {
+    async fn live(&mut self, _at: Timestamp) -> Result<Duration, Closed> {
         Ok(Duration::ZERO)
     }
 
-    async fn due(&mut self) -> Result<(), StageError> {
-        pending().await
+    async fn ended(&mut self, _end: Ended) -> Result<(), Closed> {
+        Ok(())
     }
 
     fn aside(&mut self, aside: Aside<'_>) {

@@ -84,15 +84,6 @@ impl RemotePath {
         self.summaries.keys().map(String::as_str)
     }
 
-    /// What the engine says of its runners.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn status(&self) -> Result<serde_json::Value, StageError> {
-        let status = async { self.client.get("/status", None).await?.json().await };
-        status.await.map_err(|error| self.failed(error))
-    }
-
     /// Waits until one of the stages that were asked for is not to be had any more, and says why.
     pub async fn failed_for_good(&self) -> StageError {
         let links: Vec<_> = lock(&self.followed)
@@ -221,6 +212,11 @@ impl StagePath for RemotePath {
             Err(ClientError::NotFound(_)) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    async fn status(&self) -> Result<Option<serde_json::Value>, StageError> {
+        let status = async { self.client.get("/status", None).await?.json().await };
+        status.await.map(Some).map_err(|error| self.failed(error))
     }
 
     async fn close(&self) -> Result<(), StageError> {

@@ -8,10 +8,10 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::cause;
 use super::super::intake::{Aside, Intake};
+use super::super::queue::Closed;
 use super::super::script::Next;
 use super::{Broken, Session};
 use crate::record::Timestamp;
-use crate::stage::StageError;
 
 /// How long a message may take to be handed to the system; longer, and the peer reads nothing.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl<I: Intake> Session<'_, I> {
     /// Says what the script says, up to the next answer that it waits for, or to its end.
-    pub(super) async fn speak(&mut self) -> Result<Option<Broken>, StageError> {
+    pub(super) async fn speak(&mut self) -> Result<Option<Broken>, Closed> {
         loop {
             match self.conversation.next(Instant::now()) {
                 Next::Send(message) => {
@@ -40,21 +40,20 @@ impl<I: Intake> Session<'_, I> {
         }
     }
 
-    /// Everything is said and answered: the stretch before is over, and data is expected.
-    async fn is_subscribed(&mut self) -> Result<(), StageError> {
-        if let Some(gap) = self.gap.take() {
-            let deaf = self.intake.append_outage(gap.outage(Timestamp::now())).await?;
-            self.forgive(deaf);
-        }
+    /// Everything is said and answered: data is expected.
+    async fn is_subscribed(&mut self) -> Result<(), Closed> {
+        let deaf = self.intake.live(Timestamp::now()).await?;
+        self.forgive(deaf);
         let now = Instant::now();
         self.subscribed = Some(now);
         self.liveness.expect_data(now);
         self.status.subscribed(self.steps);
+        self.progress.send_modify(|progress| progress.is_live = true);
         self.intake.aside(Aside::Subscribed);
         Ok(())
     }
 
-    pub(super) async fn send_ping(&mut self) -> Result<Option<Broken>, StageError> {
+    pub(super) async fn send_ping(&mut self) -> Result<Option<Broken>, Closed> {
         if let Some(broken) = self.send(Some(self.ping.clone())).await? {
             return Ok(Some(broken));
         }
@@ -63,7 +62,7 @@ impl<I: Intake> Session<'_, I> {
     }
 
     /// Sends a message, or flushes what is sent.
-    async fn send(&mut self, message: Option<Message>) -> Result<Option<Broken>, StageError> {
+    async fn send(&mut self, message: Option<Message>) -> Result<Option<Broken>, Closed> {
         let sending = async {
             match message {
                 Some(message) => self.socket.feed(message).await,
@@ -78,7 +77,7 @@ impl<I: Intake> Session<'_, I> {
     }
 
     /// The server takes nothing more: what it has sent before is kept, and its close frame says more than our error.
-    async fn last_words(&mut self, error: &Error) -> Result<Broken, StageError> {
+    async fn last_words(&mut self, error: &Error) -> Result<Broken, Closed> {
         let ours = Broken::silently(cause::of_error(error).0);
         let deadline = Instant::now() + LAST_WORDS;
         // Taking a message in must not be cancelled, so only the wait for it is under the deadline.

@@ -1,23 +1,23 @@
 //! `headers`, `auth` and `subprotocols` of the handshake.
 
 use tokio_tungstenite::tungstenite::http::header::{
-    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 
-use super::super::endpoint::Endpoint;
+use super::Route;
 use crate::config::Section;
 use crate::consumer::reach::headers;
 pub(in super::super) use crate::consumer::reach::headers::{Headers, LateHeader};
 
 /// All three.
-pub(super) fn read_headers(section: &mut Section<'_>, endpoint: Option<&Endpoint>) -> Headers {
-    let authorization = endpoint.and_then(Endpoint::authorization);
-    let mut headers = headers::read_headers(section, authorization.is_some(), reserved);
-    if let Some(authorization) = authorization {
-        headers.given.insert(AUTHORIZATION, authorization.clone());
-    }
+pub(super) fn read_headers(section: &mut Section<'_>, routes: &[Route]) -> Headers {
+    // The user of each route's uri becomes a header when connecting.
+    let any_user = routes
+        .iter()
+        .any(|route| route.endpoint.authorization().is_some());
+    let mut headers = headers::read_headers(section, any_user, reserved);
     let subprotocols: Vec<String> = section.or("subprotocols", Vec::new());
     if !subprotocols.is_empty() {
         let is_token = |name: &String| HeaderName::try_from(name).is_ok();

@@ -4,7 +4,7 @@ use futures_util::SinkExt;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::support::{Running, Server, frame, settings};
+use super::support::{Running, Server, frame, settings, until};
 use crate::backoff::Backoff;
 use crate::consumer::memory_stage::Durability;
 
@@ -19,8 +19,24 @@ fn descriptors() -> usize {
 
 #[tokio::test]
 async fn thousands_of_connections_leave_no_task_and_no_descriptor_behind() {
+    let (_server, consumer) = churn(1).await;
+    consumer.stage.outages_reach(CONNECTIONS - 1).await;
+    stop(consumer).await;
+}
+
+#[tokio::test]
+async fn thousands_of_connections_two_at_a_time_leave_no_task_and_no_descriptor_behind() {
+    let (_server, consumer) = churn(2).await;
+    until(|| consumer.stats.connects.get() >= CONNECTIONS as u64).await;
+    stop(consumer).await;
+}
+
+/// A consumer after thousands of connections, so many at a time, of which nothing is left.
+async fn churn(at_a_time: usize) -> (Server, Running) {
     let server = Server::listen().await;
     let mut settings = settings(&server.uri());
+    settings.routes = vec![settings.routes[0].clone(); at_a_time];
+    settings.apart = std::time::Duration::ZERO;
     settings.backoff = Backoff::new(
         std::time::Duration::from_nanos(1),
         std::time::Duration::from_nanos(1),
@@ -42,7 +58,6 @@ async fn thousands_of_connections_leave_no_task_and_no_descriptor_behind() {
             warm = (metrics.num_alive_tasks(), descriptors());
         }
     }
-    consumer.stage.outages_reach(CONNECTIONS - 1).await;
     assert_eq!(metrics.num_alive_tasks(), warm.0);
     // Other tests of this process open some too; a leak would show as thousands.
     assert!(
@@ -51,8 +66,13 @@ async fn thousands_of_connections_leave_no_task_and_no_descriptor_behind() {
         descriptors(),
         warm.1
     );
+    // The server stays, so that the next attempts hang in its queue.
+    (server, consumer)
+}
+
+async fn stop(consumer: Running) {
     let (stage, stats) = consumer.stop().await;
     assert_eq!(stats.received.get(), stage.payloads().len() as u64);
     assert_eq!(stats.gaps.get(), stage.outages().len() as u64);
-    assert!(stats.attempts.get() <= CONNECTIONS as u64 + 1);
+    assert!(stats.attempts.get() <= CONNECTIONS as u64 + 2);
 }

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_util::sync::CancellationToken;
+use tokio_tungstenite::{WebSocketStream, accept_async};
 
-use super::super::connect::connect;
-use super::super::intake::IntoStage;
 use super::super::liveness::{Idle, IdleAction, Ping};
-use super::super::session::{End, Session};
+use super::super::session::End;
 use super::super::settings::Settings;
-use super::super::status::Status;
-use super::support::{Running, Server, close_code, settings};
+use super::support::{Running, Server, close_code, session, settings};
 use crate::backoff::Backoff;
-use crate::consumer::batcher::Batcher;
-use crate::consumer::memory_stage::{Durability, MemoryStage, context};
+use crate::consumer::memory_stage::{Durability, MemoryStage};
 
 /// Nothing but what the server sends or does not send ends a connection.
 fn without_timers(uri: &str) -> Settings {
@@ -104,25 +100,19 @@ async fn only_a_minute_of_data_makes_a_connection_healthy() {
     for (seconds, healthy) in [(59, false), (61, true)] {
         let server = Server::listen().await;
         let settings = without_timers(&server.uri());
-        let (connected, mut socket) = tokio::join!(connect(&settings), server.accept());
-        let context = context(&MemoryStage::new(Durability::Immediate));
-        let mut batcher = Batcher::new(&context);
-        let stop = CancellationToken::new();
-        let status = Status::new("feed", "", context.stats.clone());
-        let intake = IntoStage::new(&mut batcher, &status);
-        let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
-        let speaking = async {
+        let speaking = async |mut socket: WebSocketStream<TcpStream>| {
             socket.send(Message::Text("first".into())).await.unwrap();
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             socket.send(Message::Text("last".into())).await.unwrap();
             tokio::time::sleep(Duration::from_secs(600)).await;
             drop(socket);
         };
-        let (end, ()) = tokio::join!(session.run(), speaking);
-        let End::Lost(loss) = end.unwrap() else {
+        let stage = MemoryStage::new(Durability::Immediate);
+        let end = session(&settings, &stage, &server, speaking).await;
+        let End::Lost { was_healthy, .. } = end else {
             panic!("nobody stopped it");
         };
-        assert_eq!(loss.was_healthy, healthy, "{seconds} s");
+        assert_eq!(was_healthy, healthy, "{seconds} s");
     }
 }
 
@@ -131,14 +121,8 @@ async fn messages_that_wait_to_be_read_are_heard_before_silence_is_judged() {
     let server = Server::listen().await;
     let mut settings = without_timers(&server.uri());
     settings.idle = idle(Duration::from_secs(60));
-    let (connected, mut socket) = tokio::join!(connect(&settings), server.accept());
     let stage = MemoryStage::new(Durability::Immediate);
-    let mut batcher = Batcher::new(&context(&stage));
-    let stop = CancellationToken::new();
-    let status = Status::new("feed", "", std::sync::Arc::default());
-    let intake = IntoStage::new(&mut batcher, &status);
-    let session = Session::new(connected.ok().unwrap(), intake, &stop, &status, &settings, None);
-    let speaking = async {
+    let speaking = async |mut socket: WebSocketStream<TcpStream>| {
         tokio::time::sleep(Duration::from_secs(1)).await;
         socket.send(Message::Text("waiting".into())).await.unwrap();
         // The process stood still for ten minutes, as with SIGSTOP.
@@ -146,10 +130,9 @@ async fn messages_that_wait_to_be_read_are_heard_before_silence_is_judged() {
         stage.messages_reach(1).await;
         drop(socket);
     };
-    let (end, ()) = tokio::join!(session.run(), speaking);
-    let End::Lost(loss) = end.unwrap() else {
+    let End::Lost { cause, .. } = session(&settings, &stage, &server, speaking).await else {
         panic!("nobody stopped it");
     };
-    assert!(loss.cause.contains("1006"), "{}", loss.cause);
+    assert!(cause.contains("1006"), "{cause}");
     assert_eq!(stage.payloads(), [b"waiting"]);
 }

@@ -3,10 +3,13 @@
 
 mod broken_servers;
 mod churn;
+mod connections;
 mod hostile;
+mod hostile_servers;
 mod liveness;
 mod proxies;
 mod refusals;
+mod rotation;
 mod script;
 mod settings;
 mod support;

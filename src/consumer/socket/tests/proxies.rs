@@ -6,17 +6,16 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::super::connect::connect;
-use super::super::proxy::Proxy;
 use super::super::refusal::{ConnectError, Remedy};
 use super::refusals::request;
-use super::support::{Log, Running, Server, settings};
+use super::support::{Log, Running, Server, connect, settings};
 use crate::consumer::memory_stage::Durability;
+use crate::consumer::reach::proxy::Proxy;
 
 fn through(proxy: &Server, kind: &str) -> super::super::settings::Settings {
     let mut settings = settings("ws://feed.example:4711/");
     let address = proxy.listener.local_addr().unwrap();
-    settings.proxy = Some(Proxy::parse(&format!("{kind}://ann:hid%3Aden@{address}")).unwrap());
+    settings.routes[0].proxy = Some(Proxy::parse(&format!("{kind}://ann:hid%3Aden@{address}")).unwrap());
     settings
 }
 

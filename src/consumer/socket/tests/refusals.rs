@@ -11,8 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
-use super::super::connect::connect;
-use super::support::{Log, Running, Server, say, settings};
+use super::support::{Log, Running, Server, connect, say, settings};
 use crate::consumer::memory_stage::Durability;
 use crate::stats::ConsumerState;
 
@@ -163,8 +162,6 @@ async fn credentials_and_headers_reach_the_server_and_no_log() {
     let uri = server.uri().replace("ws://", "ws://ann:tops%3Aecret@") + "t?key=hiddenkey";
     let mut settings = settings(&uri);
     settings.subscribe = vec![say("subscribe with hiddentoken")];
-    let authorization = settings.endpoint.authorization().unwrap().clone();
-    settings.headers.insert("authorization", authorization);
     settings
         .headers
         .insert("x-api-key", "hiddenheader".try_into().unwrap());

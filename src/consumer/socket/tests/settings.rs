@@ -10,6 +10,7 @@ use super::super::script::{Outgoing, Step};
 use super::super::settings::Settings;
 use crate::config::{Section, Variables};
 use crate::consumer::ConsumerVariety;
+use crate::json_path::Finder;
 
 /// Settings that are sound.
 fn read(text: &str) -> Settings {
@@ -33,8 +34,8 @@ fn mistakes(text: &str) -> String {
 #[test]
 fn a_uri_alone_gives_the_documented_defaults() {
     let settings = read("uri: ws://feed.example/trades");
-    assert_eq!(settings.endpoint.shown(), "ws://feed.example/trades");
-    assert!(settings.headers.is_empty() && settings.subscribe.is_empty() && settings.tls.is_none());
+    assert_eq!(settings.routes[0].endpoint.shown(), "ws://feed.example/trades");
+    assert!(settings.headers.is_empty() && settings.subscribe.is_empty() && settings.routes[0].tls.is_none());
     assert_eq!(
         settings.ping,
         Some(Ping {
@@ -49,7 +50,9 @@ fn a_uri_alone_gives_the_documented_defaults() {
             action: IdleAction::Reconnect
         })
     );
-    assert!(settings.proxy.is_none() && settings.control.is_empty() && settings.ping_message.is_none());
+    assert!(
+        settings.routes[0].proxy.is_none() && settings.control.is_empty() && settings.ping_message.is_none()
+    );
     assert_eq!(settings.connect_timeout, Duration::from_secs(30));
     assert_eq!(settings.backoff.ceiling(), Duration::from_millis(500));
     assert_eq!(settings.max_message_bytes, 16 << 20);
@@ -76,7 +79,8 @@ max_message_size: 1MiB
     );
     assert_eq!(settings.headers["x-api-key"], "123");
     assert_eq!(settings.headers["origin"], "https://feed.example");
-    assert_eq!(settings.headers["authorization"], "Basic YW5uOnNlY3JldA==");
+    let authorization = settings.routes[0].endpoint.authorization();
+    assert_eq!(authorization.unwrap(), "Basic YW5uOnNlY3JldA==");
     assert_eq!(settings.headers["sec-websocket-protocol"], "v2.json, v1.json");
     let sent = settings.subscribe.iter().map(|step| match step {
         Step::Send(Outgoing::Fixed(message)) => message.clone(),
@@ -209,4 +213,121 @@ fn tls_files_are_refused_for_a_uri_without_tls() {
         said.contains("tls: is for a uri that begins with wss://"),
         "{said}"
     );
+}
+
+#[test]
+fn connections_are_a_number_or_a_list_of_ways() {
+    let addresses = |settings: &Settings| -> Vec<String> {
+        let routes = settings.routes.iter();
+        let shown = routes.map(|route| match &route.proxy {
+            Some(proxy) => format!("{} by {proxy}", route.endpoint.shown()),
+            None => route.endpoint.shown().to_owned(),
+        });
+        shown.collect()
+    };
+    let two = read("{ uri: 'ws://a.example', connections: 2, proxy: 'socks5://p.example' }");
+    assert_eq!(addresses(&two), ["ws://a.example/ by socks5://p.example:1080"; 2]);
+    assert!(two.merges() && two.identity.is_none() && two.rotate.is_none());
+    let listed = read(
+        r"
+uri: ws://a.example
+proxy: http://p.example
+connections:
+  - {}
+  - { uri: 'wss://ann:secret@b.example/x', proxy: none }
+  - { proxy: 'socks5://q.example' }
+rotate: 23h
+identity: [$.u, $.s]
+window: { messages: 5000, age: 2m }
+",
+    );
+    assert_eq!(
+        addresses(&listed),
+        [
+            "ws://a.example/ by http://p.example:80",
+            "wss://b.example/x",
+            "ws://a.example/ by socks5://q.example:1080"
+        ]
+    );
+    let secure = listed.routes.iter().map(|route| route.tls.is_some());
+    assert!(secure.eq([false, true, false]));
+    assert_eq!(listed.rotate, Some(Duration::from_secs(23 * 3_600)));
+    assert_eq!(listed.identity.as_ref().map(Finder::paths), Some(2));
+    assert_eq!(
+        (listed.window.messages, listed.window.age),
+        (5_000, Duration::from_secs(120))
+    );
+    let own = read("{ connections: [{ uri: 'ws://a.example' }, { uri: 'ws://b.example' }], identity: $.id }");
+    assert_eq!(addresses(&own), ["ws://a.example/", "ws://b.example/"]);
+    let alone = read("{ uri: 'ws://a.example', rotate: 1s, window: { age: 5s } }");
+    assert!(alone.merges());
+    assert!(!read("{ uri: 'ws://a.example', connections: 1 }").merges());
+}
+
+#[test]
+fn mistakes_in_connections_are_reported_where_they_stand() {
+    for (keys, parts) in [
+        (
+            "connections: 0",
+            &["connections: must be a number from 1 to 4"][..],
+        ),
+        ("connections: 5", &["connections: must be a number from 1 to 4"]),
+        ("connections: two", &["connections: must be a number from 1 to 4"]),
+        ("connections: []", &["connections: must have 1 to 4 entries"]),
+        (
+            "connections: [{ uri: 'http://a' }, { url: x, proxy: ftp://p }]",
+            &[
+                "connections[0].uri: must begin with ws://",
+                "connections[1].url: unknown key; did you mean `uri`?",
+                "connections[1].proxy: is no proxy",
+            ],
+        ),
+        (
+            "connections: [{}, {}, {}, {}, {}]",
+            &["connections: must have 1 to 4 entries"],
+        ),
+        (
+            "identity: $.id",
+            &["identity: is for several connections: see connections and rotate"],
+        ),
+        ("window: { age: 1s }", &["window: is for several connections"]),
+        (
+            "{ connections: 2, identity: id }",
+            &["identity: a path begins with $"],
+        ),
+        (
+            "{ connections: 2, identity: [$.a, '$.b.', '$.c[*]'] }",
+            &[
+                "identity[1]: expected a key",
+                "identity[2]: must name a single value",
+            ],
+        ),
+        (
+            "{ connections: 2, identity: [] }",
+            &["identity: must be a path, or a list of 1 to 8 paths"],
+        ),
+        (
+            "{ connections: 2, rotate: 999ms, window: { messages: 0, age: 0s, bytes: 1 } }",
+            &[
+                "rotate: must be at least 1s",
+                "window.messages: must be at least 1 and at most 1000000",
+                "window.age: must be more than 0s",
+                "window.bytes: unknown key",
+            ],
+        ),
+        (
+            "{ connections: [{ uri: 'ws://ann:secret@b.example' }, {}], auth: { bearer: x } }",
+            &["auth: is given twice: here, and by the user in `uri`"],
+        ),
+    ] {
+        let inside = keys.strip_prefix("{ ").and_then(|keys| keys.strip_suffix(" }"));
+        let keys = inside.unwrap_or(keys);
+        let said = mistakes(&format!("{{ uri: 'ws://a.example', {keys} }}"));
+        for part in parts {
+            assert!(said.contains(part), "{part} in:\n{said}");
+        }
+        assert_eq!(said.matches("config.yml:").count(), parts.len(), "{said}");
+    }
+    let said = mistakes("{ connections: [{ uri: 'ws://a.example' }, {}] }");
+    assert!(said.contains("uri: is missing"), "{said}");
 }

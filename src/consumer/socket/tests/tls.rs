@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::SinkExt;
 use rustls::ServerConfig;
@@ -13,13 +14,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::{accept_async, accept_hdr_async};
 
-use super::super::connect::connect;
 use super::super::settings::Settings;
 use super::super::trial::Trial;
-use super::support::{Running, Server, settings};
+use super::support::{HeldClock, Log, Running, Server, connect, settings};
 use crate::config::{Section, Variables};
 use crate::consumer::memory_stage::Durability;
 use crate::consumer::reach::tls::{TlsFiles, client_config};
+use crate::stats::ConsumerState;
 
 /// A certificate that is its own authority, and its files.
 struct Identity {
@@ -68,7 +69,7 @@ impl Identity {
 fn secure(server: &Server, files: &TlsFiles) -> Settings {
     let port = server.listener.local_addr().unwrap().port();
     let mut settings = settings(&format!("wss://localhost:{port}/"));
-    settings.tls = Some(client_config(files).unwrap());
+    settings.routes[0].tls = Some(client_config(files).unwrap());
     settings
 }
 
@@ -179,4 +180,49 @@ async fn a_trial_tells_what_was_agreed_on_with_the_server() {
     );
     let tls = handshake.tls.unwrap();
     assert!(tls.starts_with("TLS 1.3, TLS13_"), "{tls}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_not_trusted_is_an_error_once_and_the_server_is_tried_rarely_until_it_has_a_good_one()
+ {
+    let clock = HeldClock::hold();
+    let folder = tempfile::tempdir().unwrap();
+    let (other, theirs) = (
+        Identity::make(&folder, "other"),
+        Identity::make(&folder, "theirs"),
+    );
+    let server = Server::listen().await;
+    let files = TlsFiles {
+        ca_file: Some(theirs.cert_file.clone()),
+        ..TlsFiles::default()
+    };
+    let (log, _guard) = Log::capture();
+    let consumer = Running::start_unbatched(secure(&server, &files));
+    for attempt in 1..=3 {
+        let tcp = server.accept_tcp().await;
+        assert!(other.acceptor(None).accept(tcp).await.is_err());
+        let why = consumer.state_is(ConsumerState::Waiting).await;
+        assert!(why.contains("not trusted"), "{why}");
+        clock.pass(Duration::from_secs(59)).await;
+        assert_eq!(consumer.stats.attempts.get(), attempt);
+        clock.pass(Duration::from_secs(62)).await;
+    }
+    let tls = theirs
+        .acceptor(None)
+        .accept(server.accept_tcp().await)
+        .await
+        .unwrap();
+    let mut socket = accept_async(tls).await.unwrap();
+    socket.send(Message::text("welcome")).await.unwrap();
+    consumer.stage.messages_reach(1).await;
+    consumer.state_is(ConsumerState::Live).await;
+    drop(socket);
+    let (stage, _) = consumer.stop().await;
+    assert!(stage.outages().len() <= 1, "only for the end of the server");
+    let log = log.text();
+    assert_eq!(
+        (log.matches("not trusted").count(), log.matches("ERROR").count()),
+        (3, 1),
+        "{log}"
+    );
 }
