@@ -1,7 +1,7 @@
 //! `socket-el probe`: looks at a feed, and says what it sends and how to keep it.
 //!
 //! The way of it: the command line becomes the keys of a consumer ([`draft`]), which are read and tried by the consumer's own
-//! code ([`Trial`]). What it hears is kept within limits ([`heard`]), told apart ([`kinds`], [`shape`]), and suggests keys
+//! code ([`Trial`]). What it hears is kept within limits ([`heard`]), told apart ([`kinds`](mod@kinds), [`shape`]), and suggests keys
 //! ([`advice`]). The consumer with these keys hears the same messages again; what is data to it is what the table is inferred
 //! from, by the sink's own code ([`Sample`]). What a mapping could say beyond that stands there in comments ([`mapping`]). So
 //! what is printed ([`report`]) belongs together.

@@ -1,7 +1,7 @@
 //! Brings what several connections receive into one stage: each message once, in the order of first arrival, and between them the
 //! stretches in which nobody received.
 //!
-//! All that happens on the connections of a consumer comes through one [`queue`](super::queue) and is taken in that
+//! All that happens on the connections of a consumer comes through one [`queue`](mod@super::queue) and is taken in that
 //! order by one task, so a connection's messages stand behind the end of the stretch before it and ahead of the next one. What is
 //! the same message is decided in [`window`], what is a stretch without a connection in [`coverage`]. Where there is only ever
 //! one connection there is no window. What a new connection is ahead of the others is held back a moment in [`joining`], so that the

@@ -1,7 +1,7 @@
 //! The variety `socket`: messages of a WebSocket server, ws or wss.
 //!
 //! A message's way: a [`Connection`] holds one connection to the server, connects, waits and connects again; a [`Session`] reads
-//! what comes over it and tells data from answers and heartbeats; through the [`queue`] it comes to the [`Merge`], which stages each
+//! what comes over it and tells data from answers and heartbeats; through the [`queue`](mod@queue) it comes to the [`Merge`], which stages each
 //! message once, whichever of several connections brings it first. Each connection is a task of its own, and the merge is the
 //! consumer's.
 //!

@@ -1,7 +1,7 @@
 //! The stage's own copies of its cursors, and which of them the book has already.
 //!
 //! Invariant: what differs from the book is written there by the committing thread before long, or at once by a
-//! [`pin`](Cursors::pin); what is forgotten is in neither.
+//! [`pin`](pin()); what is forgotten is in neither.
 
 use std::collections::BTreeMap;
 
