@@ -83,3 +83,54 @@ fn the_settings_that_the_sample_shows_in_comments_are_the_defaults() {
     assert_eq!(given.consumers[0].batch, default.consumers[0].batch);
     assert_eq!(given.producers[0].start, default.producers[0].start);
 }
+
+/// Settings that only mean something beside another one.
+const BESIDE: [(&str, &str); 2] = [("identity", "connections: 2"), ("window", "connections: 2")];
+
+#[test]
+fn each_setting_that_the_sample_shows_in_comments_works_as_it_stands() {
+    let (path, text) = sample();
+    let dir = tempfile::tempdir().unwrap();
+    let profiles = dir.path().join("profile.yml");
+    std::fs::write(&profiles, "postgres: { user: u, database: d, host: h }\n").unwrap();
+    let options = LoadOptions {
+        profiles: Some(profiles),
+        ..LoadOptions::default()
+    };
+    let lines: Vec<_> = text.lines().collect();
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for (number, line) in lines.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let Some(setting) = line
+            .trim_start()
+            .strip_prefix('#')
+            .map(|rest| rest.strip_prefix(' ').unwrap_or(rest))
+        else {
+            continue;
+        };
+        let key = setting.split(':').next().unwrap_or_default();
+        if indent.is_empty()
+            || key.is_empty()
+            || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            continue;
+        }
+        let mut setting = format!("{indent}{setting}");
+        if let Some((_, other)) = BESIDE.iter().find(|(beside, _)| *beside == key) {
+            setting = format!("{setting}\n{indent}{other}");
+        }
+        let mut changed = lines.clone();
+        changed[number] = &setting;
+        if let Err(error) = Config::parse(
+            &path,
+            &changed.join("\n"),
+            &crate::commands::builtin_registry(),
+            &options,
+        ) {
+            wrong.push(format!("{line}\n{error}"));
+        }
+        tried += 1;
+    }
+    assert!(tried > 30, "only {tried} settings were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
