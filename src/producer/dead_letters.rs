@@ -1,5 +1,7 @@
 //! What an operator can do about dead letters: look at them, deliver them after all, give them up.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +82,16 @@ pub trait DeadLetters: Send + Sync {
     /// # Errors
     /// When the sink can't be asked.
     async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<PickedLetters, RunnerError>;
+
+    /// How many there are of each stage that has any.
+    ///
+    /// # Errors
+    /// As [`count`](Self::count).
+    async fn by_stage(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+    ) -> Result<BTreeMap<String, u64>, RunnerError>;
 
     /// Those with a number above `after`, at most `limit`, in order of number; with their messages fewer, so that their bytes
     /// are bounded.

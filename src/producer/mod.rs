@@ -2,14 +2,18 @@
 //!
 //! A producer never sees a consumer, and knows a stage only as [`Stage`](crate::stage::Stage).
 
+mod adoption;
 pub mod dead_letters;
 pub mod operate;
 pub mod postgres;
+pub mod remains;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+
+pub use self::adoption::{Adoption, AdoptionPlan, DoubledTable};
 
 use self::postgres::table::RouterOptions;
 use crate::config::{Profiles, Section};
@@ -46,15 +50,23 @@ pub trait Producer: Send + Sync {
         Ok(vec!["nothing to connect to".to_owned()])
     }
 
-    /// Makes the sink's cursor belong to the adoption's stage (`stage-inspect adopt`), and says what it did.
+    /// What [`adopt`](Self::adopt) would come to; nothing is changed.
     ///
     /// # Errors
-    /// In words: what failed and what to do. Nothing is changed then.
-    async fn adopt(&self, adoption: &Adoption) -> Result<String, String> {
+    /// In words: what failed and what to do.
+    async fn plan_adoption(&self, adoption: &Adoption) -> Result<AdoptionPlan, String> {
         Err(format!(
             "producer {} keeps no cursor in its sink that could be adopted",
             adoption.producer
         ))
+    }
+
+    /// Makes the sink's cursor belong to the adoption's stage (`stage-inspect adopt`), and says what it did.
+    ///
+    /// # Errors
+    /// As [`plan_adoption`](Self::plan_adoption). Nothing is changed then.
+    async fn adopt(&self, adoption: &Adoption) -> Result<AdoptionPlan, String> {
+        self.plan_adoption(adoption).await
     }
 
     /// What an operator can have it do beside delivering; `None` when it keeps nothing in its sink to do that with.
@@ -75,16 +87,6 @@ pub trait Producer: Send + Sync {
         let _ = stage;
         Err("it makes no rows of messages".to_owned())
     }
-}
-
-/// A stage that is to take over a cursor which belongs to another stage path, or to an earlier life of its own.
-pub struct Adoption {
-    /// The producer's name.
-    pub producer: String,
-    /// The stage, open in this process.
-    pub stage: SharedStage,
-    /// Go on where the cursor stands, or where there is none at the stage's own copy; otherwise at the oldest message.
-    pub keep_cursor: bool,
 }
 
 /// What a producer is given to run with.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::remains::{Departed, Remains};
 use crate::exit::RunnerError;
 use crate::record::{Offset, Timestamp};
 use crate::stage::path::StagePath;
@@ -249,4 +250,16 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// As [`plan_skip`](Self::plan_skip). What is skipped by then stays so.
     async fn skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError>;
+
+    /// What the sink holds of a stage, or of a producer of it, that is forgotten, by producer; nothing is changed.
+    ///
+    /// # Errors
+    /// When the sink can't be asked.
+    async fn remains(&self, departed: &Departed) -> Result<Vec<Remains>, RunnerError>;
+
+    /// Removes the cursors among what remains; returns how many those were.
+    ///
+    /// # Errors
+    /// When the sink can't be asked.
+    async fn forget_cursors(&self, departed: &Departed) -> Result<u64, RunnerError>;
 }

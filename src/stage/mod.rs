@@ -303,6 +303,27 @@ pub struct Given {
 }
 
 impl Bounds {
+    /// Refuses the stretch `from..to` of a stage when it holds no offset, or none that the stage can hold now: it ends before the
+    /// oldest message, or begins behind the head. At the head it may begin, for there the next message comes.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn refuse_outside(self, stage: &str, from: Offset, to: Option<Offset>) -> Result<(), String> {
+        let Self { oldest, head, .. } = self;
+        match to {
+            Some(to) if to <= from => Err(format!(
+                "{from}..{to} holds no offset: the end, which is not part of it, must be larger"
+            )),
+            Some(to) if to <= oldest => Err(format!(
+                "stage {stage} begins at offset {oldest}: what was before {to} is no longer held. `stage-inspect gaps {stage}` tells why"
+            )),
+            _ if from > head => Err(format!(
+                "stage {stage} ends before offset {head}: nothing has come at {from} yet"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// See [`Stage::reach`].
     fn reach(self, has_begun: bool, held_at: Option<Offset>) -> Offset {
         let own = if has_begun { self.head } else { self.given_from };
@@ -391,5 +412,32 @@ impl StageError {
             | Self::Replaced { .. }
             | Self::Closed => ExitReason::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_before_the_oldest_message_or_behind_the_head_is_refused_and_says_where_the_stage_is() {
+        let bounds = Bounds {
+            oldest: Offset::new(100),
+            head: Offset::new(500),
+            reserved: Offset::new(1_000),
+            given_from: Offset::ZERO,
+            staged: 500,
+            is_uncounted: false,
+        };
+        let refused = |from, to: Option<u64>| {
+            let outcome = bounds.refuse_outside("trades", Offset::new(from), to.map(Offset::new));
+            outcome.err().unwrap_or_default()
+        };
+        for (from, to) in [(0, None), (0, Some(101)), (499, Some(9_999)), (500, None)] {
+            assert_eq!(refused(from, to), "", "{from}");
+        }
+        assert!(refused(0, Some(100)).contains("begins at offset 100"));
+        assert!(refused(501, None).contains("ends before offset 500"));
+        assert!(refused(300, Some(300)).contains("300..300 holds no offset"));
     }
 }

@@ -13,6 +13,7 @@ use crate::list::ListArgs;
 use crate::message::escaped;
 use crate::output::{Output, json_failed};
 use crate::place::stage_failed;
+use crate::range::refuse_outside;
 use crate::table::{Align, Table, human_bytes, human_count};
 use crate::time::{Time, utc};
 
@@ -121,6 +122,7 @@ impl Rest {
 /// Lists the batches of a stage.
 pub(crate) async fn list(cli: &Cli, args: &ListArgs, stage: &str) -> Result<(), RunnerError> {
     let chosen = choose(cli, stage).await?;
+    refuse_outside(&chosen, args.from, args.to)?;
     let facts = StageFacts::from(chosen.summary.clone());
     let mut rest = Rest {
         query: BatchQuery {

@@ -61,7 +61,11 @@ pub(crate) async fn choose(cli: &Cli, name: &str) -> Result<Chosen, RunnerError>
     }
     known.sort();
     known.dedup();
-    Err(RunnerError::new(ExitReason::Configuration, unknown(name, &known)))
+    let mut message = unknown(name, &known);
+    if cli.at.path.is_none() {
+        message += ". A directory that the configuration no longer names is looked into with --path";
+    }
+    Err(RunnerError::new(ExitReason::Configuration, message))
 }
 
 /// That there is no such stage, and which there are.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use socket_el::manual::{CompletionsArgs, ManArgs};
 
+use crate::adopt::AdoptArgs;
 use crate::counts::CountsArgs;
 use crate::dead_letters::DeadLettersArgs;
 use crate::export::ExportArgs;
@@ -34,7 +35,8 @@ Examples:
   stage-inspect show websocket_1 41              a message
   stage-inspect --path tmp --json list           all stages as JSON, without a configuration
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use or unreachable, 4 data damaged."
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stage in use or unreachable, 4 data damaged, 5 taken over by \
+another process."
 )]
 pub(crate) struct Cli {
     /// Where the stages are.
@@ -57,7 +59,7 @@ pub(crate) struct Location {
     /// The configuration that names the stages
     #[arg(short, long, global = true, value_name = "FILE", default_value = "config.yml")]
     pub(crate) config: PathBuf,
-    /// The directory of the stages, in place of a configuration
+    /// A directory that holds stages (`stage: path`), in place of a configuration; what needs the database needs that
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
     pub(crate) path: Option<PathBuf>,
 }
@@ -81,9 +83,9 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Give up what a stage or a producer that has left the configuration still holds
     Forget(ForgetArgs),
-    /// Let a stage take over the cursor in the database that belongs to another stage path
+    /// Let a stage take over a cursor in the database: one of another stage path, or one whose row was removed
     ///
-    /// An engine that still has it stops with exit code 5. Delivery begins at the oldest message that this stage holds,
+    /// A cursor says how far a producer has delivered a stage. An engine that still has it stops with exit code 5. Delivery begins at the oldest message that this stage holds,
     /// or with --keep-cursor where the cursor stands, which is only right for a path that was moved, or when the rows before
     /// it are known to be there.
     Adopt(AdoptArgs),
@@ -113,23 +115,6 @@ impl Command {
                 | Self::Export(_)
         )
     }
-}
-
-/// Arguments of `adopt`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  stage-inspect adopt websocket_1 --producer postgres")]
-pub(crate) struct AdoptArgs {
-    /// The stage
-    pub(crate) stage: String,
-    /// The producer whose cursor it is [default: the one that delivers the stage]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) producer: Option<String>,
-    /// Go on where the cursor stands, and not at the stage's oldest message
-    #[arg(long)]
-    pub(crate) keep_cursor: bool,
-    /// The file with the database profiles [default: $SOCKET_EL_PROFILES, or ~/.socket_el/profile.yml]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) profiles: Option<PathBuf>,
 }
 
 #[cfg(test)]

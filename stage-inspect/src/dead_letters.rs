@@ -17,7 +17,7 @@ use crate::cli::Cli;
 use crate::confirm::confirm;
 use crate::export::destination::Target;
 use crate::output::{print, print_json};
-use crate::producing::{keeper, load};
+use crate::producing::{Keeper, keepers, load};
 use crate::stopping::Stopping;
 use crate::table::human_count;
 
@@ -28,6 +28,7 @@ const DEFAULT_LIMIT: u32 = 100;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  stage-inspect dead-letters list                              those of all producers and stages
   stage-inspect dead-letters list --stage websocket_1
   stage-inspect dead-letters show 17
   stage-inspect dead-letters export --sqlstate 23514 -o refused.jsonl
@@ -37,7 +38,7 @@ pub(crate) struct DeadLettersArgs {
     /// What to do
     #[command(subcommand)]
     pub(crate) action: Action,
-    /// The producer whose dead letters they are [default: the only one that keeps any]
+    /// The producer whose dead letters they are [default: all for list, else the only one that has such dead letters]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) producer: Option<String>,
     /// The file with the database profiles [default: $SOCKET_EL_PROFILES, or ~/.socket_el/profile.yml]
@@ -48,7 +49,7 @@ pub(crate) struct DeadLettersArgs {
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// List them: number, stage, offset, record, time, SQLSTATE, reason, bytes
+    /// List them by producer: how many of each stage, and of each its number, offset, time, SQLSTATE and reason
     List {
         /// Which ones.
         #[command(flatten)]
@@ -56,7 +57,7 @@ pub(crate) enum Action {
         /// Begin behind the one with this number
         #[arg(long, value_name = "ID", default_value_t = 0)]
         after: i64,
-        /// Most to list
+        /// Most to list of each producer
         #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
         limit: u32,
     },
@@ -85,7 +86,7 @@ pub(crate) enum Action {
         /// Which ones.
         #[command(flatten)]
         which: Which,
-        /// Those of a table that was made anew after them too, although a replay of it is refused from then on
+        /// Also those whose table was made anew after them; a replay into that table is refused from then on
         #[arg(long)]
         anyway: bool,
     },
@@ -153,34 +154,93 @@ impl Which {
 pub(crate) async fn dead_letters(cli: &Cli, args: &DeadLettersArgs) -> Result<(), RunnerError> {
     telemetry::init(LogFormat::Text, tracing::Level::WARN);
     let config = load(cli, args.profiles.as_deref())?;
-    let (producer, letters) = keeper(&config, args.producer.as_deref(), args.action.stage())?;
+    let keepers = keepers(&config, args.producer.as_deref(), args.action.stage())?;
     match &args.action {
-        Action::List { which, after, limit } => {
-            let page = letters
-                .page(producer, &which.filter(), *after, *limit, false)
-                .await?;
-            let more = page.last().filter(|_| page.len() >= *limit as usize);
-            shown::list(cli.json, &page, more.map(|letter| letter.id))
-        }
+        Action::List { which, after, limit } => list(cli, &keepers, &which.filter(), *after, *limit).await,
         Action::Show { id, raw } => {
             let filter = LetterFilter {
                 ids: vec![*id],
                 ..LetterFilter::default()
             };
+            let (producer, letters) = only(&keepers, &filter).await?;
             let page = letters.page(producer, &filter, i64::MIN, 1, true).await?;
             let letter = page.first().ok_or_else(|| {
-                RunnerError::new(
-                    ExitReason::Failed,
-                    format!("producer {producer} has no dead letter {id}"),
-                )
+                RunnerError::new(ExitReason::Failed, format!("there is no dead letter {id}"))
             })?;
             shown::show(cli.json, *raw, letter)
         }
         Action::Export { which, output, force } => {
-            shown::export(letters, producer, &which.filter(), output, *force).await
+            let filter = which.filter();
+            let (producer, letters) = only(&keepers, &filter).await?;
+            shown::export(letters, producer, &filter, output, *force).await
         }
-        Action::Retry { which, anyway } => retry(cli, letters, producer, &which.filter(), *anyway).await,
-        Action::Drop { which, yes } => discard(cli, letters, producer, &which.filter(), *yes).await,
+        Action::Retry { which, anyway } => {
+            let filter = which.filter();
+            let (producer, letters) = only(&keepers, &filter).await?;
+            retry(cli, letters, producer, &filter, *anyway).await
+        }
+        Action::Drop { which, yes } => {
+            let filter = which.filter();
+            let (producer, letters) = only(&keepers, &filter).await?;
+            discard(cli, letters, producer, &filter, *yes).await
+        }
+    }
+}
+
+/// Lists those of all keepers that have any.
+async fn list(
+    cli: &Cli,
+    keepers: &[Keeper<'_>],
+    filter: &LetterFilter,
+    after: i64,
+    limit: u32,
+) -> Result<(), RunnerError> {
+    let mut listed = Vec::new();
+    for (producer, letters) in keepers {
+        let by_stage = letters.by_stage(producer, filter).await?;
+        if by_stage.is_empty() {
+            continue;
+        }
+        let page = letters.page(producer, filter, after, limit, false).await?;
+        let more = page.last().filter(|_| page.len() >= limit as usize);
+        listed.push(shown::Listed {
+            producer,
+            by_stage,
+            more: more.map(|letter| letter.id),
+            page,
+        });
+    }
+    shown::list(cli.json, &listed)
+}
+
+/// The only keeper that has such dead letters; the first where none has any, of which it says so.
+async fn only<'a>(keepers: &[Keeper<'a>], filter: &LetterFilter) -> Result<Keeper<'a>, RunnerError> {
+    let mut having = Vec::new();
+    for (producer, letters) in keepers {
+        // One alone is asked for what is wanted anyway.
+        if keepers.len() > 1 {
+            let picked = letters.count(producer, filter).await?;
+            if picked.letters == 0 {
+                continue;
+            }
+            having.push((
+                (*producer, *letters),
+                format!("{producer} ({})", human_count(picked.letters)),
+            ));
+        }
+    }
+    match (having.as_slice(), keepers) {
+        ([(only, _)], _) | ([], [only, ..]) => Ok(*only),
+        _ => {
+            let names: Vec<_> = having.iter().map(|(_, name)| name.as_str()).collect();
+            Err(RunnerError::new(
+                ExitReason::Configuration,
+                format!(
+                    "several producers keep such dead letters: choose one of {} with --producer",
+                    names.join(", ")
+                ),
+            ))
+        }
     }
 }
 

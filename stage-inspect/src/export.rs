@@ -48,7 +48,7 @@ csv and parquet have the rows and columns that the producer would make in a new 
 _extra. Messages that the producer would keep as dead letters are no rows: they are counted, and the first is shown. In csv, NULL is \
 nothing, and an empty text is \"\".")]
 pub(crate) struct ExportArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// Which messages
     #[command(flatten)]

@@ -1,13 +1,21 @@
 //! `stage-inspect forget`: gives up what a stage or a producer that has left the configuration still holds, so that it no longer
-//! keeps generations from being dropped. Nothing is given up that was not shown and agreed to.
+//! keeps generations from being dropped. Nothing is given up that was not shown and agreed to. Its cursors in the databases go with it;
+//! what is data there stays, and is named.
+
+mod databases;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 use socket_el::config::{ConfiguredStage, Variables, load_stages, nearest};
 use socket_el::exit::{ExitReason, RunnerError};
+use socket_el::producer::remains::{Departed, Remains};
 use socket_el::record::Offset;
 use socket_el::stage::StageError;
-use socket_el::stage::path::GenerationSummary;
+use socket_el::stage::path::{GenerationSummary, Route};
+
+use self::databases::Databases;
 
 use crate::chosen::{Chosen, choose};
 use crate::cli::{Cli, Location};
@@ -24,10 +32,12 @@ Examples:
   stage-inspect forget websocket_3                        a stage whose consumer is gone: all its messages and cursors
   stage-inspect forget websocket_1 --producer old --yes   the cursor of a producer that is gone
 
-What still stands in the configuration is not forgotten (exit code 2). With --path no configuration is read: only an engine that \
-runs knows then what still stands in it.")]
+What still stands in the configuration is not forgotten (exit code 2), nor what a running engine was started with: start it again \
+first. The cursors in the databases of the configured producers are removed; rows, dead letters and recorded gaps there stay, and are \
+named with the statements that remove them. With --path, which also finds a directory that the configuration no longer names, no \
+database is looked into, and only an engine that runs knows what is configured.")]
 pub(crate) struct ForgetArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// Forget only the cursor of this producer
     #[arg(long, value_name = "NAME")]
@@ -35,6 +45,9 @@ pub(crate) struct ForgetArgs {
     /// Do it without asking
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// The file with the database profiles [default: $SOCKET_EL_PROFILES, or ~/.socket_el/profile.yml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profiles: Option<PathBuf>,
 }
 
 /// What would be, or was, forgotten.
@@ -51,32 +64,56 @@ struct Forgotten<'a> {
     cursors: Vec<&'a ProducerFacts>,
 }
 
+/// The same, with what the databases hold of it.
+#[derive(Serialize)]
+struct ForgottenAll<'a> {
+    #[serde(flatten)]
+    forgotten: &'a Forgotten<'a>,
+    /// Their cursors are gone, and their data stays.
+    databases: &'a [Remains],
+    /// What could not be looked into, and why.
+    not_looked_into: &'a [String],
+}
+
 /// Forgets a stage or a producer.
 pub(crate) async fn forget(cli: &Cli, args: &ForgetArgs) -> Result<(), RunnerError> {
     refuse_configured(&cli.at, args)?;
     let chosen = choose(cli, &args.stage).await?;
     let facts = StageFacts::from(chosen.summary.clone());
     let forgotten = look(args, &facts, &chosen.generations)?;
+    let departed = Departed {
+        path_id: chosen.path.id(),
+        stage: args.stage.clone(),
+        producer: args.producer.clone(),
+    };
+    let mut databases = Databases::look(cli, args, departed).await;
     if !args.yes {
-        confirm(&format!("forget {}", describe(&forgotten)))?;
+        eprint!("{}", databases.stays());
+        confirm(&format!("forget {}{}", describe(&forgotten), databases.goes()))?;
     }
     carry_out(&chosen, args).await?;
     chosen.close().await?;
+    databases.forget_cursors().await;
     if cli.json {
-        print_json(&forgotten)
-    } else {
-        let what = match forgotten.producer {
-            Some(producer) => format!("the cursor of {producer} at stage {}", forgotten.stage),
-            None => format!(
-                "stage {} with {} messages",
-                forgotten.stage,
-                human_count(forgotten.messages)
-            ),
-        };
-        print(format_args!(
-            "forgot {what}; what it held goes with the engine's next housekeeping, once retention is over\n"
-        ))
+        return print_json(&ForgottenAll {
+            forgotten: &forgotten,
+            databases: &databases.remains,
+            not_looked_into: &databases.unseen,
+        });
     }
+    let what = match forgotten.producer {
+        Some(producer) => format!("the cursor of {producer} at stage {}", forgotten.stage),
+        None => format!(
+            "stage {} with {} messages",
+            forgotten.stage,
+            human_count(forgotten.messages)
+        ),
+    };
+    print(format_args!(
+        "forgot {what}{}; what it held goes with the engine's next housekeeping, once retention is over\n{}",
+        databases.goes(),
+        databases.stays()
+    ))
 }
 
 fn usage(message: String) -> RunnerError {
@@ -204,12 +241,23 @@ async fn carry_out(chosen: &Chosen, args: &ForgetArgs) -> Result<(), RunnerError
             .await
             .map(|messages| messages.is_some()),
     };
-    if is_done.map_err(stage_failed)? {
+    if is_done.map_err(|error| still_configured(chosen, error))? {
         Ok(())
     } else {
         Err(RunnerError::new(
             ExitReason::Failed,
             "it was gone before it could be forgotten",
         ))
+    }
+}
+
+/// An engine knows the configuration that it was started with.
+fn still_configured(chosen: &Chosen, error: StageError) -> RunnerError {
+    match (&error, chosen.path.route()) {
+        (StageError::StillConfigured { what }, Route::Engine { pid, .. }) => usage(format!(
+            "the running engine (process {pid}) was started with {what}, and keeps it. Start the engine again with the configuration as \
+             it is now, or stop it, and forget then"
+        )),
+        _ => stage_failed(error),
     }
 }

@@ -33,7 +33,7 @@ too_large (a message that can't be staged), sequence (the feed's own numbers hav
 
 The same stand in the table _socket_el_gap of the database, once delivery has passed them.")]
 pub(crate) struct GapsArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
 }
 

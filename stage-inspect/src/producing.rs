@@ -77,50 +77,42 @@ pub(crate) fn operations(producer: &ProducerRunner) -> Result<&dyn Operations, R
     })
 }
 
-/// The dead letters of a producer: of the named one, or of the only one that keeps any, for this stage if one is named.
-pub(crate) fn keeper<'a>(
+/// A producer that keeps dead letters.
+pub(crate) type Keeper<'a> = (&'a str, &'a dyn DeadLetters);
+
+/// The producers that keep dead letters: the named one, or all that do, for this stage if one is named.
+pub(crate) fn keepers<'a>(
     config: &'a Config,
     named: Option<&str>,
     stage: Option<&str>,
-) -> Result<(&'a str, &'a dyn DeadLetters), RunnerError> {
+) -> Result<Vec<Keeper<'a>>, RunnerError> {
     let wrong = |message: String| RunnerError::new(ExitReason::Configuration, message);
     // A stage that has left the configuration may still have letters with any of them.
     let stage = stage.filter(|stage| config.consumer(stage).is_some());
     let delivers = |runner: &&ProducerRunner| {
         stage.is_none_or(|stage| config.producers_of(stage).any(|other| other.name == runner.name))
     };
-    let keepers: Vec<_> = config
+    let keepers: Vec<Keeper<'_>> = config
         .producers
         .iter()
         .filter(|runner| named.is_some() || delivers(runner))
         .filter_map(|runner| Some((runner.name.as_str(), runner.producer.dead_letters()?)))
         .collect();
-    let names = || {
-        keepers
-            .iter()
-            .map(|(name, _)| *name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match (named, keepers.as_slice()) {
-        (Some(named), _) => keepers
-            .iter()
-            .copied()
-            .find(|(name, _)| *name == named)
-            .ok_or_else(|| {
-                wrong(format!(
+    match named {
+        Some(named) => match keepers.iter().find(|(name, _)| *name == named) {
+            Some(keeper) => Ok(vec![*keeper]),
+            None => {
+                let names: Vec<_> = keepers.iter().map(|(name, _)| *name).collect();
+                Err(wrong(format!(
                     "no producer {named} keeps dead letters; those that do: {}",
-                    names()
-                ))
-            }),
-        (None, [only]) => Ok(*only),
-        (None, []) => Err(wrong(
+                    names.join(", ")
+                )))
+            }
+        },
+        None if keepers.is_empty() => Err(wrong(
             "the configuration has no producer that keeps dead letters".to_owned(),
         )),
-        (None, _) => Err(wrong(format!(
-            "several producers keep dead letters: choose one of {} with --producer",
-            names()
-        ))),
+        None => Ok(keepers),
     }
 }
 

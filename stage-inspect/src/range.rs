@@ -1,9 +1,9 @@
 //! A stretch of a stage: which messages were asked for, and reading them page by page.
 
 use clap::Args;
-use socket_el::exit::RunnerError;
+use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::record::{Message, Offset, Timestamp};
-use socket_el::stage::path::{BatchPosition, BatchQuery, StagePath};
+use socket_el::stage::path::{BatchPosition, BatchQuery, StagePath, StageSummary};
 use socket_el::stage::{ReadLimit, ReadOutcome, SharedStage};
 
 use crate::chosen::Chosen;
@@ -37,6 +37,7 @@ impl RangeArgs {
     /// The stretch as the stage is now: from the first message asked for to before the last.
     pub(crate) async fn resolve(&self, chosen: &Chosen) -> Result<Pages, RunnerError> {
         let bounds = chosen.summary.bounds;
+        refuse_outside(chosen, self.from, self.to)?;
         let to = Offset::new(self.to.unwrap_or(u64::MAX)).min(bounds.head);
         let mut from = Offset::new(self.from).max(bounds.oldest);
         if let Some(since) = self.since {
@@ -44,6 +45,14 @@ impl RangeArgs {
         }
         Ok(Pages::new(chosen.stage()?, from, to))
     }
+}
+
+/// Refuses a stretch that can hold nothing, as a mistake of who asks for it.
+pub(crate) fn refuse_outside(chosen: &Chosen, from: u64, to: Option<u64>) -> Result<(), RunnerError> {
+    let StageSummary { name, bounds, .. } = &chosen.summary;
+    bounds
+        .refuse_outside(name, Offset::new(from), to.map(Offset::new))
+        .map_err(|error| RunnerError::new(ExitReason::Configuration, error))
 }
 
 /// Offset of the first message at `from` or after it that was received at `since` or later; the head if there is none.

@@ -43,7 +43,7 @@ delivered up to when it began. No row stands twice, or the replay is refused (ex
 or made anew later, or have the columns of `metadata: true`."
 )]
 pub(crate) struct ReplayArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// The producer that delivers it [default: the only one that does]
     #[arg(long, value_name = "NAME")]

@@ -25,9 +25,9 @@ Examples:
   stage-inspect show websocket_1 41 --raw      its bytes as they came
   stage-inspect show websocket_1 40..50 --json a line of JSON for each
 
-Exits with 1 when none of the offsets holds a message.")]
+Exits with 2 when the offsets lie before or behind what the stage holds, and with 1 when they lie in it and hold no message.")]
 pub(crate) struct ShowArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// An offset, or the first one and the one after the last
     #[arg(value_name = "OFFSET[..OFFSET]", value_parser = parse_offsets)]
@@ -201,16 +201,21 @@ pub(crate) async fn show(cli: &Cli, args: &ShowArgs) -> Result<(), RunnerError> 
     output.flush()?;
     chosen.close().await?;
     if found {
-        Ok(())
-    } else {
-        Err(RunnerError::new(
-            ExitReason::Failed,
-            format!(
-                "stage {} holds no message at {}..{}; it begins at {} and ends before {}",
-                args.stage, asked.start, asked.end, bounds.oldest, bounds.head
-            ),
-        ))
+        return Ok(());
     }
+    // At the head, too: what has not come yet can't be shown.
+    let outside = asked.start >= bounds.head || asked.end <= bounds.oldest;
+    let reason = match outside {
+        true => ExitReason::Configuration,
+        false => ExitReason::Failed,
+    };
+    Err(RunnerError::new(
+        reason,
+        format!(
+            "stage {} holds no message at {}..{}; it begins at {} and ends before {}",
+            args.stage, asked.start, asked.end, bounds.oldest, bounds.head
+        ),
+    ))
 }
 
 /// Writes the messages and gaps of a page in order; says whether there was a message.

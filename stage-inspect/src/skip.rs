@@ -25,7 +25,7 @@ Examples:
 The messages are kept as dead letters with the reason \"skipped by an operator\". An engine that delivers the stage goes on \
 behind them by itself, after at most half a minute.")]
 pub(crate) struct SkipArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// The producer that delivers it [default: the only one that does]
     #[arg(long, value_name = "NAME")]

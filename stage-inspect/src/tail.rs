@@ -20,7 +20,7 @@ Examples:
   stage-inspect tail websocket_1 -n 3          the last three messages
   stage-inspect tail websocket_1 -f --json     what comes, a line of JSON for each message, until Ctrl-C")]
 pub(crate) struct TailArgs {
-    /// The stage
+    /// The stage: the name of its consumer
     pub(crate) stage: String,
     /// Go on with what comes, while the engine runs
     #[arg(short, long)]

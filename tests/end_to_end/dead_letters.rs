@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::checker::{Tally, tally_by_offset};
 use crate::support::cluster::Database;
@@ -115,6 +116,8 @@ async fn letters_are_listed_shown_exported_and_dropped() {
         .says(&["--json", "dead-letters", "list", "--from", "200", "--limit", "3"])
         .await;
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["stages"]["feed"].as_u64(), Some(REFUSED - 100));
+    let listed = &listed[0];
     let letters = listed["dead_letters"].as_array().unwrap();
     assert_eq!((letters.len(), letters[0]["offset"].as_u64()), (3, Some(200)));
     let id = letters[0]["id"].to_string();
@@ -165,4 +168,44 @@ async fn letters_are_listed_shown_exported_and_dropped() {
         .await
         .ends_with(1)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_all_producers_are_listed_together_without_those_that_have_none() {
+    let database = Database::shared().await;
+    let workspace = Workspace::direct(&database);
+    let (bad, good) = (Source::start().await, Source::start().await);
+    let consumers = config(&[("feed", &bad.url()), ("other", &good.url())], "");
+    let both = "depends_on: [feed, other]";
+    assert!(consumers.contains(both), "{consumers}");
+    workspace.write_config(&format!(
+        "{}\n  - name: archive\n    type: producer\n    variety: postgres\n    depends_on: [other]\n    profile: postgres\n    \
+         table: archived\n",
+        consumers.replace(both, "depends_on: [feed]").trim_end()
+    ));
+    let mut engine = workspace.run();
+    good.release(TAKEN);
+    bad.send(["no json", "nor this"].map(Message::text)).await;
+    engine
+        .until("two are letters and the others rows", async || {
+            database.count("archived").await == Some(TAKEN)
+                && database.count("_socket_el_dead_letter").await == Some(2)
+        })
+        .await;
+    let says = async |arguments: &[&str]| {
+        let mut said = workspace.inspect(&[arguments, &PROFILES].concat()).await;
+        said.ends_with(0).await;
+        said.stdout()
+    };
+    let listed = says(&["dead-letters", "list"]).await;
+    assert!(
+        listed.starts_with("dead letters of postgres: 2 of feed\n") && !listed.contains("archive"),
+        "{listed}"
+    );
+    // There is no doubt whose they are.
+    let dropped = says(&["dead-letters", "drop", "--yes"]).await;
+    assert_eq!(dropped, "dropped 2 dead letters of postgres\n");
+    assert_eq!(says(&["dead-letters", "list"]).await, "no dead letters\n");
+    assert_eq!(says(&["dead-letters", "list", "--json"]).await.trim(), "[]");
+    engine.stops_cleanly().await;
 }

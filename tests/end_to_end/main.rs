@@ -15,6 +15,7 @@ mod delivery;
 mod exports;
 mod failover;
 mod followed;
+mod forgotten;
 mod full_database;
 mod kills;
 mod ledger;

@@ -63,16 +63,24 @@ async fn a_second_stage_path_of_the_same_names_is_refused_until_it_is_adopted() 
     first_source.release(MESSAGES);
     delivers(&mut first, &database, 2 * MESSAGES).await;
 
-    let adopted = second_home
-        .inspect(&[
-            "adopt",
-            "-c",
-            "config.yml",
-            "--profiles",
-            "profile.yml",
-            "websocket_1",
-        ])
-        .await;
+    let adopt = [
+        "adopt",
+        "-c",
+        "config.yml",
+        "--profiles",
+        "profile.yml",
+        "websocket_1",
+    ];
+    // Nothing is staged there yet, so that nothing can come twice; and nothing is done before it is agreed to.
+    let mut asked = second_home.inspect(&adopt).await;
+    asked.ends_with(2).await;
+    let told = asked.stderr();
+    assert!(
+        told.contains("delivery begins at offset 0") && told.contains("does not remember any delivery"),
+        "{told}"
+    );
+    let mut adopted = second_home.inspect(&[&adopt[..], &["--yes"]].concat()).await;
+    adopted.ends_with(0).await;
     second_source.release(MESSAGES);
     let mut second = second_home.run();
     delivers(&mut second, &database, 3 * MESSAGES).await;
@@ -198,5 +206,52 @@ fn copy_directory(from: &Path, to: &Path) {
         } else if kind.is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
+    }
+}
+
+/// Who deletes the row and adopts is told beforehand that everything comes again, and the counts still add up afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_adopts_after_the_row_was_deleted_is_told_what_comes_again_and_the_counts_add_up() {
+    let database = Database::shared().await;
+    let (workspace, source) = workspace(&database).await;
+    source.release(MESSAGES);
+    let mut engine = workspace.run();
+    delivers(&mut engine, &database, MESSAGES).await;
+    engine.stops_cleanly().await;
+    let profiles = ["-c", "config.yml", "--profiles", "profile.yml"];
+    for (keep, told, rows) in [
+        (true, "no message comes again", MESSAGES),
+        (
+            false,
+            "1000 messages that the stage remembers as delivered are delivered again",
+            2 * MESSAGES,
+        ),
+    ] {
+        database.rows("DELETE FROM _socket_el_cursor").await;
+        let mut adopt = [&["adopt", "websocket_1"], &profiles[..]].concat();
+        if keep {
+            adopt.push("--keep-cursor");
+        }
+        let mut asked = workspace.inspect(&adopt).await;
+        asked.ends_with(2).await;
+        let words = asked.stderr();
+        assert!(words.contains(told), "{words}");
+        assert_eq!(
+            words.contains("\"public\".\"websocket_1\"") || words.contains("twice"),
+            !keep,
+            "{words}"
+        );
+        let untouched = database.number("SELECT count(*) FROM _socket_el_cursor").await;
+        assert_eq!(untouched, Some(0));
+        adopt.push("--yes");
+        workspace.inspect(&adopt).await.ends_with(0).await;
+        workspace.drain().await;
+        assert_eq!(database.count("websocket_1").await, Some(rows));
+        let mut counts = workspace
+            .inspect(&[&["--json", "counts"], &profiles[..]].concat())
+            .await;
+        counts.ends_with(0).await;
+        let counts: serde_json::Value = serde_json::from_str(&counts.stdout()).unwrap();
+        assert_eq!(counts[0]["counts"]["delivered"].as_u64(), Some(MESSAGES));
     }
 }

@@ -148,6 +148,8 @@ async fn a_command_whose_output_nobody_reads_ends_as_its_work_did() {
             ],
             0,
         ),
+        (&["replay", "websocket_1", "--from", "5", "--to", "3"], 2),
+        (&["replay", "websocket_1", "--from", "99999999"], 2),
         (&["adopt", "websocket_1"], 1),
         (&["dead-letters", "drop"], 0),
         (&["skip", "websocket_1", "--to", "1"], 1),

@@ -32,9 +32,8 @@
 //! | `dead_letter` | the dead-letter table |
 //! | `ledger` | the ledger of gaps |
 //! | [`table`] | JSON to binary COPY tuples, and the target table's own making |
-//! | `adopt` | a stage path takes over another's cursor |
 //! | `made` | the record of tables that we made |
-//! | `operate` | what an operator can have done: replay, skip, dead letters |
+//! | `operate` | what an operator can have done: replay, skip, dead letters, adopt |
 //!
 //! Invariants:
 //! * One connection per producer; whoever commits holds the cursor's row lock from the first statement on.
@@ -42,7 +41,6 @@
 //! * A stage is acknowledged only after its transaction is known to be committed.
 //! * What may be transient is tried for ever; what an operator must mend holds one stage and leaves the others alone.
 
-mod adopt;
 mod advice;
 mod batching;
 mod blockers;
@@ -75,7 +73,6 @@ mod tests;
 mod tls;
 mod transaction;
 
-pub use adopt::{AdoptError, Adopted, adopt};
 pub use batching::Batching;
 pub use options::{PostgresOptions, PostgresVariety};
 pub use target::Target;
@@ -85,7 +82,7 @@ use async_trait::async_trait;
 use crate::exit::RunnerError;
 use crate::producer::dead_letters::DeadLetters;
 use crate::producer::operate::Operations;
-use crate::producer::{Adoption, Producer, ProducerContext};
+use crate::producer::{Adoption, AdoptionPlan, Producer, ProducerContext};
 
 use delivery::Delivery;
 use session::Timing;
@@ -127,11 +124,14 @@ impl Producer for PostgresProducer {
         probe::probe(&self.target, &self.options, stages).await
     }
 
-    async fn adopt(&self, adoption: &Adoption) -> Result<String, String> {
-        adopt::adopt(&self.target, adoption)
-            .await
-            .map(|adopted| adopted.to_string())
-            .map_err(|error| error.to_string())
+    async fn plan_adoption(&self, adoption: &Adoption) -> Result<AdoptionPlan, String> {
+        let plan = operate::adopt::plan(&self.target, &self.options, adoption).await;
+        plan.map_err(|error| error.to_string())
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<AdoptionPlan, String> {
+        let done = operate::adopt::adopt(&self.target, &self.options, adoption).await;
+        done.map_err(|error| error.to_string())
     }
 
     fn operations(&self) -> Option<&dyn Operations> {

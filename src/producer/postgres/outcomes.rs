@@ -3,10 +3,10 @@
 //!
 //! A row of a version that did not count has NULL there, until [`settle`] has made up for it.
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 use tracing::warn;
 
-use super::cursor::{CursorKey, OwnTables};
+use super::cursor::{CursorKey, OwnTables, to_sql};
 use super::dead_letter::SKIPPED;
 use super::transaction::Prepared;
 use crate::record::Offset;
@@ -165,18 +165,23 @@ pub(super) async fn settle(
             skipped: before,
             ..Outcomes::default()
         },
-        Found::Uncounted => uncounted(client, tables, key, before).await?,
+        Found::Uncounted => uncounted(client, tables, key, at, before).await?,
         Found::Counted(known) if !is_exact => return Ok(known),
-        Found::Counted(known) => match corrected(known, before) {
-            None => return Ok(known),
-            Some(corrected) => {
-                warn!(stage = key.stage, cursor = %at, counted = known.total(), staged = before,
-                    "the counts in the cursor's row do not add up to what was staged before it: the cursor was moved by hand, or by a \
-                     version that does not count. Messages that were stepped over are counted as skipped from now on, and those that \
-                     are delivered again only once");
-                corrected
-            }
-        },
+        Found::Counted(known) if known.total() == before => return Ok(known),
+        Found::Counted(known) => {
+            let ahead = uncount_ahead(client, tables, key, at).await?;
+            warn!(stage = key.stage, cursor = %at, counted = known.total(), staged = before, dead_letters = ahead.total(),
+                "the counts in the cursor's row do not add up to what was staged before it: the cursor was moved by hand, or by a \
+                 version that does not count. Messages that were stepped over are counted as skipped from now on, and those that \
+                 are delivered again only once. Dead letters from the cursor on stay, but are no longer counted: their messages \
+                 come again, so drop them rather than retry them");
+            let known = Outcomes {
+                skipped: known.skipped.saturating_sub(ahead.skipped),
+                dead_letters: known.dead_letters.saturating_sub(ahead.dead_letters),
+                ..known
+            };
+            corrected(known, before)
+        }
     };
     client
         .execute(
@@ -191,28 +196,34 @@ pub(super) async fn settle(
     Ok(outcomes)
 }
 
-/// What a version that did not count has left: its dead letters are known, and all else counts as delivered.
-async fn uncounted(
+/// The counts of the `before` messages before the cursor at `at` where no row tells them: the dead letters that stand are known,
+/// and all else counts as delivered.
+pub(super) async fn uncounted(
     client: &Client,
     tables: &OwnTables,
     key: &CursorKey,
+    at: Offset,
     before: u64,
 ) -> Result<Outcomes, Error> {
     let row = client
         .query_one(
             &format!(
                 "SELECT count(*) FILTER (WHERE reason = $4 AND sqlstate IS NULL), count(*) FROM {} \
-                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND into_table IS NULL AND NOT replayed",
+                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset < $5 \
+                 AND into_table IS NULL AND NOT replayed",
                 tables.dead_letter()
             ),
-            &[&key.stage, &key.owner(), &key.path_id.to_string(), &SKIPPED],
+            &[
+                &key.stage,
+                &key.owner(),
+                &key.path_id.to_string(),
+                &SKIPPED,
+                &to_sql(at),
+            ],
         )
         .await?;
-    let count = |column| {
-        row.try_get::<_, i64>(column)
-            .map(|count| u64::try_from(count).unwrap_or(0))
-    };
-    let (skipped, letters) = (count(0)?.min(before), count(1)?.min(before));
+    let (skipped, letters) = skipped_and_all(&row)?;
+    let (skipped, letters) = (skipped.min(before), letters.min(before));
     Ok(Outcomes {
         skipped,
         dead_letters: letters.saturating_sub(skipped),
@@ -221,18 +232,53 @@ async fn uncounted(
     })
 }
 
-/// Counts that add up to `before`; `None` when they do already.
-fn corrected(known: Outcomes, before: u64) -> Option<Outcomes> {
+fn skipped_and_all(row: &Row) -> Result<(u64, u64), Error> {
+    let count = |column| {
+        row.try_get::<_, i64>(column)
+            .map(|count| u64::try_from(count).unwrap_or(0))
+    };
+    Ok((count(0)?, count(1)?))
+}
+
+/// The row no longer counts the dead letters of messages from `at` on, which are delivered again. Returns what they counted as.
+async fn uncount_ahead(
+    client: &Client,
+    tables: &OwnTables,
+    key: &CursorKey,
+    at: Offset,
+) -> Result<Outcomes, Error> {
+    let row = client
+        .query_one(
+            &format!(
+                "WITH ahead AS (UPDATE {} SET replayed = true \
+                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset >= $5 \
+                 AND into_table IS NULL AND NOT replayed RETURNING reason = $4 AND sqlstate IS NULL AS skipped) \
+                 SELECT count(*) FILTER (WHERE skipped), count(*) FROM ahead",
+                tables.dead_letter()
+            ),
+            &[
+                &key.stage,
+                &key.owner(),
+                &key.path_id.to_string(),
+                &SKIPPED,
+                &to_sql(at),
+            ],
+        )
+        .await?;
+    let (skipped, letters) = skipped_and_all(&row)?;
+    Ok(Outcomes {
+        skipped,
+        dead_letters: letters - skipped,
+        ..Outcomes::default()
+    })
+}
+
+/// Counts that add up to `before`.
+fn corrected(known: Outcomes, before: u64) -> Outcomes {
     let total = known.total();
     let mut outcomes = known;
-    if total < before {
-        outcomes.skipped += before - total;
-        return Some(outcomes);
-    }
-    let mut excess = total - before;
-    if excess == 0 {
-        return None;
-    }
+    outcomes.skipped += before.saturating_sub(total);
+    let mut excess = total.saturating_sub(before);
     for count in [
         &mut outcomes.delivered,
         &mut outcomes.ignored,
@@ -245,7 +291,7 @@ fn corrected(known: Outcomes, before: u64) -> Option<Outcomes> {
         *count -= taken;
         excess -= taken;
     }
-    Some(outcomes)
+    outcomes
 }
 
 #[cfg(test)]
@@ -307,9 +353,9 @@ mod tests {
 
     #[test]
     fn counts_that_do_not_add_up_are_corrected_towards_what_is_known() {
-        assert_eq!(corrected(SOME, 21), None);
-        assert_eq!(corrected(SOME, 30).unwrap().skipped, 12);
-        let fewer = corrected(SOME, 19).unwrap();
+        assert_eq!(corrected(SOME, 21), SOME);
+        assert_eq!(corrected(SOME, 30).skipped, 12);
+        let fewer = corrected(SOME, 19);
         assert_eq!((fewer.delivered, fewer.ignored, fewer.total()), (0, 1, 19));
     }
 }

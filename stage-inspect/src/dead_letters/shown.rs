@@ -1,5 +1,7 @@
 //! Dead letters as they are shown: in a table, one by one, as lines of JSON.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -60,12 +62,50 @@ impl<'a> LetterLine<'a> {
     }
 }
 
-/// A page of dead letters. `more`: behind which one there may be others.
-pub(super) fn list(json: bool, page: &[Letter], more: Option<i64>) -> Result<(), RunnerError> {
+/// A page of the dead letters of a producer.
+pub(super) struct Listed<'a> {
+    pub(super) producer: &'a str,
+    /// How many there are of each stage, on this page and others.
+    pub(super) by_stage: BTreeMap<String, u64>,
+    pub(super) page: Vec<Letter>,
+    /// Behind which one there may be others.
+    pub(super) more: Option<i64>,
+}
+
+/// Dead letters, by producer.
+pub(super) fn list(json: bool, listed: &[Listed<'_>]) -> Result<(), RunnerError> {
     if json {
-        let letters: Vec<_> = page.iter().map(LetterLine::new).collect();
-        return print_json(&serde_json::json!({ "dead_letters": letters, "after": more }));
+        let producers: Vec<_> = listed
+            .iter()
+            .map(|listed| {
+                let letters: Vec<_> = listed.page.iter().map(LetterLine::new).collect();
+                serde_json::json!({
+                    "producer": listed.producer,
+                    "stages": listed.by_stage,
+                    "dead_letters": letters,
+                    "after": listed.more,
+                })
+            })
+            .collect();
+        return print_json(&producers);
     }
+    if listed.is_empty() {
+        return print("no dead letters\n");
+    }
+    for (index, listed) in listed.iter().enumerate() {
+        if index > 0 {
+            print("\n")?;
+        }
+        list_of_producer(listed)?;
+    }
+    Ok(())
+}
+
+fn list_of_producer(listed: &Listed<'_>) -> Result<(), RunnerError> {
+    let stages = listed.by_stage.iter();
+    let stages: Vec<_> = stages
+        .map(|(stage, letters)| format!("{} of {stage}", human_count(*letters)))
+        .collect();
     let mut table = Table::new([
         ("ID", Align::Right),
         ("STAGE", Align::Left),
@@ -76,7 +116,7 @@ pub(super) fn list(json: bool, page: &[Letter], more: Option<i64>) -> Result<(),
         ("BYTES", Align::Right),
         ("REASON", Align::Left),
     ]);
-    for letter in page {
+    for letter in &listed.page {
         let mut reason: String = escaped(&letter.reason).chars().take(REASON).collect();
         if reason.len() < letter.reason.len() && reason.chars().count() == REASON {
             reason.push('…');
@@ -94,8 +134,14 @@ pub(super) fn list(json: bool, page: &[Letter], more: Option<i64>) -> Result<(),
             reason,
         ]);
     }
-    let more = more.map_or(String::new(), |after| format!("more with --after {after}\n"));
-    print(format_args!("{table}{more}"))
+    let producer = listed.producer;
+    let more = listed.more.map_or(String::new(), |after| {
+        format!("more with --producer {producer} --after {after}\n")
+    });
+    print(format_args!(
+        "dead letters of {producer}: {}\n{table}{more}",
+        stages.join(", ")
+    ))
 }
 
 /// One dead letter with its message.

@@ -48,7 +48,7 @@ async fn of_offsets_without_a_message_it_is_said_what_is_known() {
     lost.refused(1, "holds no message at");
     assert_eq!(lost.stdout, format!("-- {from}: lost from the disk\n"));
     let later = rig.run(&["show", STAGE, "160..170", "--json"]);
-    later.refused(1, "it begins at 0 and ends before 160");
+    later.refused(2, "it begins at 0 and ends before 160");
     assert_eq!(
         later.json_lines(),
         [serde_json::json!({ "from": 160, "to": 170, "messages": 0, "cause": "not_yet" })]
@@ -100,4 +100,22 @@ async fn tail_shows_the_last_messages_over_gaps_and_follows_nobody_when_no_engin
     assert_eq!(followed.text(), payload(159) + "\n");
     assert!(followed.stderr.contains("nothing to follow"), "{followed:?}");
     assert_eq!(rig.run(&["tail", STAGE, "-n", "0"]).text(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stretch_that_can_hold_nothing_is_a_mistake_of_who_asks_for_it() {
+    let rig = Rig::with_batches(16).await;
+    for command in [&["list", STAGE][..], &["export", STAGE, "-o", "-"]] {
+        let run = |range: &[&str]| rig.run(&[command, range].concat());
+        run(&["--from", "5", "--to", "3"]).refused(2, "5..3 holds no offset");
+        run(&["--from", "161"]).refused(
+            2,
+            "stage trades ends before offset 160: nothing has come at 161 yet",
+        );
+        // Where the next message will come, there is nothing yet.
+        assert_eq!(run(&["--from", "160"]).code, 0);
+    }
+    rig.run(&["show", STAGE, "5..3"])
+        .refused(2, "5..3 holds no offset");
+    rig.run(&["show", STAGE, "160"]).refused(2, "ends before 160");
 }

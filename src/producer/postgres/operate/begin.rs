@@ -131,6 +131,9 @@ impl Beginning {
             ));
         }
         let bounds = scope.stage.bounds();
+        bounds
+            .refuse_outside(stage, wish.from, wish.to)
+            .map_err(OperateError::Usage)?;
         Ok(Self {
             tables: OwnTables::new(target.schema()),
             key: CursorKey {

@@ -1,5 +1,6 @@
 //! The dead letters as they stand in the database: found, counted, shown and given up.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use tokio_postgres::types::ToSql;
@@ -81,6 +82,28 @@ pub(super) async fn count(
         letters: u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0),
         last: row.try_get(1)?,
     })
+}
+
+/// How many letters a filter picks of each stage.
+pub(super) async fn by_stage(
+    target: &Target,
+    producer: &str,
+    filter: &LetterFilter,
+) -> Result<BTreeMap<String, u64>, OperateError> {
+    let Some(session) = connect_to_look(target).await? else {
+        return Ok(BTreeMap::new());
+    };
+    let sql = format!(
+        "SELECT stage, count(*) FROM {} WHERE {CONDITIONS} GROUP BY stage",
+        OwnTables::new(target.schema()).dead_letter()
+    );
+    let picked = Picked::new(producer, filter);
+    let rows = session.client.query(&sql, &picked.parameters()).await?;
+    let of_stage = |row: &Row| {
+        let letters: i64 = row.try_get(1)?;
+        Ok((row.try_get(0)?, u64::try_from(letters).unwrap_or(0)))
+    };
+    rows.iter().map(of_stage).collect()
 }
 
 /// A session to look at the letters; `None` where no table for them was made yet, for looking makes none.

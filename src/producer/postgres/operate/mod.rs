@@ -11,6 +11,8 @@
 //! | `skip` | stepping over messages |
 //! | `letters` | dead letters found, shown and given up |
 //! | `retry`, `lot` | dead letters delivered after all, a lot in a transaction |
+//! | `remains` | what is left of a stage that is forgotten |
+//! | `adopt` | a stage path takes over another's cursor |
 //! | `error` | why something could not be done |
 //!
 //! Invariants:
@@ -18,6 +20,7 @@
 //! * a message is a row or a dead letter, never both: what stands as a dead letter is left out of a replay, and no dead
 //!   letter is delivered while a replay of its stage is unfinished.
 
+pub(super) mod adopt;
 mod begin;
 mod decide;
 mod error;
@@ -25,11 +28,13 @@ mod facts;
 mod left_out;
 mod letters;
 mod lot;
+mod remains;
 mod replay;
 mod retry;
 mod skip;
 mod stretch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -41,6 +46,7 @@ use super::{PostgresOptions, PostgresProducer};
 use crate::exit::RunnerError;
 use crate::producer::dead_letters::{DeadLetters, Letter, LetterFilter, PickedLetters, Retried};
 use crate::producer::operate::{Operations, ReplayEnd, ReplayPlan, ReplayWish, Scope, Skipping};
+use crate::producer::remains::{Departed, Remains};
 use crate::record::Offset;
 use crate::stage::path::replay_cursor;
 use crate::stage::report::Passed;
@@ -124,12 +130,28 @@ impl Operations for PostgresProducer {
     async fn skip(&self, scope: &Scope, to: Offset) -> Result<Skipping, RunnerError> {
         Ok(skip::skip(&self.target, &self.timing, scope, to).await?)
     }
+
+    async fn remains(&self, departed: &Departed) -> Result<Vec<Remains>, RunnerError> {
+        Ok(remains::find(&self.target, departed).await?)
+    }
+
+    async fn forget_cursors(&self, departed: &Departed) -> Result<u64, RunnerError> {
+        Ok(remains::forget_cursors(&self.target, departed).await?)
+    }
 }
 
 #[async_trait]
 impl DeadLetters for PostgresProducer {
     async fn count(&self, producer: &str, filter: &LetterFilter) -> Result<PickedLetters, RunnerError> {
         Ok(letters::count(&self.target, producer, filter).await?)
+    }
+
+    async fn by_stage(
+        &self,
+        producer: &str,
+        filter: &LetterFilter,
+    ) -> Result<BTreeMap<String, u64>, RunnerError> {
+        Ok(letters::by_stage(&self.target, producer, filter).await?)
     }
 
     async fn page(

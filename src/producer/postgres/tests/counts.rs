@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::adopt::adopt;
+use super::super::operate::adopt::adopt;
 use super::super::{PostgresOptions, PostgresProducer};
 use super::operator::{Operator, everything_from};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, QUICK, drain, until};
@@ -296,9 +296,64 @@ async fn an_adopted_cursor_counts_anew() {
             stage: Arc::clone(&other) as _,
             keep_cursor,
         };
-        adopt(&database.target(), &adoption).await.unwrap();
+        adopt(&database.target(), &PostgresOptions::default(), &adoption)
+            .await
+            .unwrap();
         assert_eq!(counted(&database, &other).await, before);
         drain(database.target(), &[&other]).await.unwrap();
         assert_eq!(counted(&database, &other).await, after);
     }
+}
+
+/// Of ten messages one is no JSON.
+fn some_are_no_json(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
+    numbers.map(|n| match n % 10 {
+        7 => "no json".to_owned(),
+        _ => format!("{{\"n\": {n}}}"),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_is_adopted_after_its_row_was_removed_accounts_for_the_letters_that_stand() {
+    for (keep_cursor, before) in [(true, expected(90, 0, 0, 10)), (false, expected(0, 0, 0, 0))] {
+        let database = Database::shared().await;
+        let stage = MemoryStage::new("trades");
+        stage.put(some_are_no_json(0..100));
+        drain(database.target(), &[&stage]).await.unwrap();
+        assert_eq!(counted(&database, &stage).await, expected(90, 0, 0, 10));
+        database.sql("DELETE FROM _socket_el_cursor").await;
+        stage.put(some_are_no_json(100..120));
+        let adoption = Adoption {
+            producer: PRODUCER.to_owned(),
+            stage: Arc::clone(&stage) as _,
+            keep_cursor,
+        };
+        adopt(&database.target(), &PostgresOptions::default(), &adoption)
+            .await
+            .unwrap();
+        assert_eq!(counted(&database, &stage).await, before);
+        drain(database.target(), &[&stage]).await.unwrap();
+        assert_eq!(counted(&database, &stage).await, expected(108, 0, 0, 12));
+        // A message that is delivered again is a row or one letter.
+        assert_eq!(letters(&database).await, 12);
+        let operator = Operator::new(database.target(), &stage);
+        given_up(&operator, &LetterFilter::default()).await;
+        assert_eq!(counted(&database, &stage).await, expected(108, 0, 12, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_messages_that_are_delivered_again_because_the_cursor_was_moved_by_hand_count_once() {
+    let database = Database::shared().await;
+    let stage = MemoryStage::new("trades");
+    stage.put(some_are_no_json(0..100));
+    drain(database.target(), &[&stage]).await.unwrap();
+    database.set_cursor(&stage, 50).await;
+    drain(database.target(), &[&stage]).await.unwrap();
+    assert_eq!(counted(&database, &stage).await, expected(90, 0, 0, 10));
+    // What nobody agreed to give up is still there.
+    assert_eq!(letters(&database).await, 15);
+    let operator = Operator::new(database.target(), &stage);
+    given_up(&operator, &LetterFilter::default()).await;
+    assert_eq!(counted(&database, &stage).await, expected(90, 0, 10, 0));
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::adopt::{AdoptError, adopt};
+use super::super::PostgresOptions;
+use super::super::operate::adopt::{AdoptError, adopt, plan};
 use super::super::session::Timing;
-use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, QUICK, drain, until};
+use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, QUICK, drain, options, until};
 use crate::exit::ExitReason;
-use crate::producer::{Adoption, RunUntil};
+use crate::producer::{Adoption, DoubledTable, RunUntil};
 use crate::record::Offset;
 use crate::stage::{SharedStage, Stage as _};
 
@@ -102,7 +103,9 @@ async fn where_the_database_has_no_cursor_the_stages_own_copy_is_kept() {
     stage.put_numbers(0..100);
     stage.ack(PRODUCER, Offset::new(60)).await.unwrap();
     let target = database.target();
-    let adopted = adopt(&target, &adoption(&stage, true)).await.unwrap();
+    let adopted = adopt(&target, &PostgresOptions::default(), &adoption(&stage, true))
+        .await
+        .unwrap();
     assert_eq!(
         (adopted.previous_offset, adopted.next_offset),
         (None, Offset::new(60))
@@ -118,7 +121,13 @@ async fn an_adopted_stage_begins_at_its_oldest_message_and_the_engine_before_is_
     ours.put_numbers(0..100);
     let engine = Engine::start(database.target(), &[&ours]);
     until("ours is delivered", || engine.stats.delivered.get() == 100).await;
-    let adopted = adopt(&database.target(), &adoption(&other, false)).await.unwrap();
+    let adopted = adopt(
+        &database.target(),
+        &PostgresOptions::default(),
+        &adoption(&other, false),
+    )
+    .await
+    .unwrap();
     assert_eq!(adopted.previous_path, Some(ours.path_id()));
     assert_eq!(adopted.previous_offset, Some(Offset::new(100)));
     assert_eq!(adopted.next_offset, Offset::ZERO);
@@ -133,12 +142,14 @@ async fn a_moved_path_keeps_its_cursor_and_one_without_has_none_to_keep() {
     let database = Database::shared().await;
     let target = database.target();
     let (ours, moved) = (MemoryStage::new("trades"), MemoryStage::new("trades"));
-    let missing = adopt(&target, &adoption(&moved, true)).await;
+    let missing = adopt(&target, &PostgresOptions::default(), &adoption(&moved, true)).await;
     assert!(matches!(missing, Err(AdoptError::NoCursor { .. })), "{missing:?}");
     ours.put_numbers(0..100);
     moved.put_numbers(0..150);
     drain(target.clone(), &[&ours]).await.unwrap();
-    let adopted = adopt(&target, &adoption(&moved, true)).await.unwrap();
+    let adopted = adopt(&target, &PostgresOptions::default(), &adoption(&moved, true))
+        .await
+        .unwrap();
     assert_eq!(adopted.next_offset, Offset::new(100));
     drain(target, &[&moved]).await.unwrap();
     database.holds_exactly("trades", 150).await;
@@ -152,7 +163,12 @@ async fn a_stage_does_not_adopt_its_own_cursor_and_nothing_is_delivered_twice() 
     let engine = Engine::start(database.target(), &[&stage]);
     until("all is delivered", || engine.stats.delivered.get() == 100).await;
     for keep_cursor in [false, true] {
-        let refused = adopt(&database.target(), &adoption(&stage, keep_cursor)).await;
+        let refused = adopt(
+            &database.target(),
+            &PostgresOptions::default(),
+            &adoption(&stage, keep_cursor),
+        )
+        .await;
         assert!(
             matches!(&refused, Err(AdoptError::Ours { cursor, .. }) if cursor.get() == 100),
             "{refused:?}"
@@ -165,6 +181,50 @@ async fn a_stage_does_not_adopt_its_own_cursor_and_nothing_is_delivered_twice() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_adoption_comes_to_is_told_before_anything_is_changed() {
+    let database = Database::shared().await;
+    let target = database.target();
+    let stage = MemoryStage::new("trades");
+    stage.put_numbers(0..99);
+    stage.put(["no json"]);
+    drain(target.clone(), &[&stage]).await.unwrap();
+    database.sql("DELETE FROM _socket_el_cursor").await;
+    stage.put_numbers(100..150);
+    let planned = async |keep_cursor, keys: &str| {
+        plan(&target, &options(keys), &adoption(&stage, keep_cursor))
+            .await
+            .unwrap()
+    };
+    let all = planned(false, "").await;
+    assert_eq!(
+        (all.next_offset, all.delivered_again, all.letters_removed),
+        (Offset::ZERO, 100, 1)
+    );
+    let table = |messages| DoubledTable {
+        table: "\"public\".\"trades\"".to_owned(),
+        messages,
+    };
+    assert_eq!(all.doubled, [table(100)]);
+    let keyed = planned(false, "on_conflict: { key: [n], action: ignore }").await;
+    assert_eq!(keyed.doubled, []);
+    let kept = planned(true, "").await;
+    assert_eq!(
+        (kept.next_offset.get(), kept.delivered_again, kept.letters_removed),
+        (100, 0, 0)
+    );
+    assert_eq!((kept.outcomes.delivered, kept.outcomes.dead_letters), (99, 1));
+    // Made anew where the rows of the first 100 are not in it.
+    database.sql("UPDATE _socket_el_table SET from_offset = 60").await;
+    assert_eq!(planned(false, "").await.doubled, [table(40)]);
+    database.sql("TRUNCATE trades").await;
+    assert_eq!(planned(false, "").await.doubled, []);
+    let untouched =
+        "SELECT (SELECT count(*) FROM _socket_el_cursor), (SELECT count(*) FROM _socket_el_dead_letter)";
+    assert_eq!(database.sql(untouched).await, ["0|1"]);
+    assert_eq!(stage.cursor(PRODUCER), Some(Offset::new(100)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_that_the_stage_has_not_come_to_is_not_kept() {
     let database = Database::shared().await;
     let target = database.target();
@@ -174,14 +234,16 @@ async fn a_cursor_that_the_stage_has_not_come_to_is_not_kept() {
     drain(target.clone(), &[&ours]).await.unwrap();
     let row = || database.sql("SELECT stage_path_id, epoch, next_offset FROM _socket_el_cursor");
     let before = row().await;
-    let refused = adopt(&target, &adoption(&other, true)).await;
+    let refused = adopt(&target, &PostgresOptions::default(), &adoption(&other, true)).await;
     assert!(
         matches!(refused, Err(AdoptError::BeyondHead { .. })),
         "{refused:?}"
     );
     assert_eq!(row().await, before);
     other.put_numbers(99..100);
-    adopt(&target, &adoption(&other, true)).await.unwrap();
+    adopt(&target, &PostgresOptions::default(), &adoption(&other, true))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::PostgresOptions;
-use super::super::adopt::{AdoptError, adopt};
+use super::super::operate::adopt::{AdoptError, adopt};
 use super::super::table::Mapping;
 use super::operator::{Operator, everything_from, into_table};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, Proxy, drain, until};
@@ -308,13 +308,15 @@ async fn no_cursor_is_adopted_while_a_replay_is_unfinished() {
         stage: stage.clone(),
         keep_cursor: true,
     };
-    let refused = adopt(&database.target(), &adoption).await;
+    let refused = adopt(&database.target(), &PostgresOptions::default(), &adoption).await;
     assert!(
         matches!(refused, Err(AdoptError::ReplayUnfinished { .. })),
         "{refused:?}"
     );
     operator.producer.abandon_replay(&operator.scope).await.unwrap();
-    adopt(&database.target(), &adoption).await.unwrap();
+    adopt(&database.target(), &PostgresOptions::default(), &adoption)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

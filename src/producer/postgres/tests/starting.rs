@@ -1,6 +1,6 @@
 //! Each row of the table of what a start finds, on a real server.
 
-use super::super::adopt::adopt;
+use super::super::operate::adopt::adopt;
 use super::super::{PostgresOptions, PostgresProducer, Target};
 use super::operator::{Operator, everything_from};
 use super::support::{Database, Engine, MemoryStage, PRODUCER, drain, until};
@@ -155,7 +155,9 @@ async fn a_cursor_from_elsewhere_is_held_over_restarts_until_an_operator_decides
         keep_cursor: false,
     };
     stage.expire(300);
-    adopt(&database.target(), &adoption).await.unwrap();
+    adopt(&database.target(), &PostgresOptions::default(), &adoption)
+        .await
+        .unwrap();
     drain(database.target(), &[&stage]).await.unwrap();
     database.holds_exactly("trades", 500).await;
     stage.open_again();
