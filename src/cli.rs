@@ -20,8 +20,11 @@ use crate::telemetry::LogFormat;
     after_help = "\
 Begin with:
   socket-el demo                  try the whole pipeline on this machine, without a network
+  socket-el init                  write a config.yml and a profile to fill in
   socket-el check -c config.yml   find the mistakes of a configuration
   socket-el run -c config.yml     run it
+
+stage-inspect shows what is staged and delivered, and handles what went wrong.
 
 Exit codes:
   0 done, 1 failed, 2 usage or configuration, 3 stage in use or unreachable,
@@ -110,7 +113,7 @@ Examples:
   socket-el run --only websocket_1 --only websocket_2    receive in one process,
   socket-el run --only postgres                          and deliver in another
 
-A process that runs no consumer of a stage path reads it through the process that does; either may be started
+A process that runs no consumer of a stage path reads it through the process that does; either may be started \
 first, and each may be started again while the other goes on.")]
 pub struct RunArgs {
     /// The configuration and the profiles.

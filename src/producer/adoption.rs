@@ -22,6 +22,8 @@ pub struct Adoption {
 /// What an adoption is going to do, or has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdoptionPlan {
+    /// The stage's own path.
+    pub stage_path: Uuid,
     /// The path that has the cursor; `None` when there is no cursor.
     pub previous_path: Option<Uuid>,
     /// Where that path's cursor stands.
@@ -56,8 +58,14 @@ pub struct DoubledTable {
 impl fmt::Display for AdoptionPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.previous_path, self.previous_offset) {
+            (Some(path), Some(offset)) if path == self.stage_path => {
+                write!(
+                    f,
+                    "the cursor stood at offset {offset}, which is not of this stage's past"
+                )?;
+            }
             (Some(path), Some(offset)) => {
-                write!(f, "the cursor was of stage path {path}, at offset {offset}")?
+                write!(f, "the cursor was of stage path {path}, at offset {offset}")?;
             }
             _ => f.write_str("the database has had no cursor")?,
         }

@@ -41,7 +41,7 @@ pub(crate) struct CountsArgs {
 struct Counted {
     stage: String,
     producer: String,
-    /// None when the producer has not begun with the stage.
+    /// None when the producer has not begun with the stage, or is held because its cursor is not of the stage's past.
     counts: Option<Balance>,
 }
 
@@ -124,13 +124,19 @@ async fn count(producer: &ProducerRunner, scope: &Scope) -> Result<Option<Balanc
     let Some(summary) = summary.stage(stage) else {
         return Ok(None);
     };
+    let known = summary.producers.get(&scope.producer);
+    if let Some(held_at) = known.and_then(|known| known.held_at) {
+        eprintln!(
+            "stage-inspect: {stage} by {}: delivery is held, as the cursor in the database is beyond offset {held_at}, where the stage had \
+             not come to before: what it counts is not of this stage. `stage-inspect adopt {stage}` tells what can be done",
+            scope.producer
+        );
+        return Ok(None);
+    }
     match passed {
         Ok(passed) => Ok(passed.map(|passed| summary.balance(passed))),
         Err(error) => {
-            let told = summary
-                .producers
-                .get(&scope.producer)
-                .and_then(|known| known.delivery.as_ref()?.balance);
+            let told = known.and_then(|known| known.delivery.as_ref()?.balance);
             let Some(told) = told else {
                 return Err(error);
             };

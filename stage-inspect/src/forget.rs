@@ -13,7 +13,7 @@ use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::producer::remains::{Departed, Remains};
 use socket_el::record::Offset;
 use socket_el::stage::StageError;
-use socket_el::stage::path::{GenerationSummary, Route};
+use socket_el::stage::path::{GenerationSummary, Route, replay_cursor};
 
 use self::databases::Databases;
 
@@ -174,12 +174,19 @@ fn look<'a>(
             facts.name
         )));
     };
+    // A replay that was not finished can't be without its producer.
+    let replay = facts
+        .producers
+        .iter()
+        .find(|other| other.replay_of.as_ref() == Some(name));
+    let cursors: Vec<_> = std::iter::once(producer).chain(replay).collect();
+    let first = cursors.iter().filter_map(|producer| producer.cursor).min();
     Ok(Forgotten {
         stage: &facts.name,
         producer: Some(&producer.name),
         messages: 0,
-        pinned_bytes: bytes_from(facts, producer.cursor.unwrap_or(Offset::ZERO), generations),
-        cursors: vec![producer],
+        pinned_bytes: bytes_from(facts, first.unwrap_or(Offset::ZERO), generations),
+        cursors,
     })
 }
 
@@ -234,7 +241,16 @@ fn describe(forgotten: &Forgotten<'_>) -> String {
 
 async fn carry_out(chosen: &Chosen, args: &ForgetArgs) -> Result<(), RunnerError> {
     let is_done = match &args.producer {
-        Some(producer) => chosen.path.forget_producer(&args.stage, producer).await,
+        Some(producer) => {
+            let replay = chosen
+                .path
+                .forget_producer(&args.stage, &replay_cursor(producer))
+                .await;
+            match replay {
+                Ok(_) => chosen.path.forget_producer(&args.stage, producer).await,
+                Err(error) => Err(error),
+            }
+        }
         None => chosen
             .path
             .forget_stage(&args.stage)

@@ -1,14 +1,18 @@
 //! `stage-inspect tail`: the last messages of a stage, and with `-f` those that come.
 
 use clap::Args;
-use socket_el::exit::RunnerError;
+use socket_el::exit::{ExitReason, RunnerError};
 use socket_el::record::Offset;
 use socket_el::stage::SharedStage;
-use socket_el::stage::path::{Route, StageSummary};
+use socket_el::stage::path::{Route, StagePath as _, StageSummary};
+use socket_el::stage::remote::RemotePath;
+use socket_el::telemetry::{self, LogFormat};
+use tokio_util::sync::CancellationToken;
 
-use crate::chosen::choose;
+use crate::chosen::{Chosen, choose};
 use crate::cli::Cli;
 use crate::output::Output;
+use crate::place::stage_failed;
 use crate::range::Pages;
 use crate::show::{Shape, write_page};
 use crate::stopping::Stopping;
@@ -22,7 +26,7 @@ Examples:
 pub(crate) struct TailArgs {
     /// The stage: the name of its consumer
     pub(crate) stage: String,
-    /// Go on with what comes, while the engine runs
+    /// Go on with what comes, until Ctrl-C; an engine that stops or is killed is waited for
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Begin with so many messages before the end
@@ -47,37 +51,44 @@ pub(crate) async fn tail(cli: &Cli, args: &TailArgs) -> Result<(), RunnerError> 
                 "stage-inspect: no engine runs on {}: nothing to follow",
                 chosen.path.directory().display()
             ),
-            Route::Engine { .. } => follow(&mut output, shape, chosen.stage()?, head).await?,
+            Route::Engine { .. } => follow(&mut output, shape, &chosen, head).await?,
         }
     }
     chosen.close().await
 }
 
-/// Shows what comes until Ctrl-C, or until the engine stops.
-async fn follow(
-    output: &mut Output,
-    shape: Shape,
-    stage: SharedStage,
-    from: Offset,
-) -> Result<(), RunnerError> {
-    let mut seen = from;
-    let mut heads = stage.watch_head();
-    let mut stop = Stopping::listen()?;
-    loop {
-        let head = *heads.borrow_and_update();
-        if head > seen {
-            write(output, shape, stage.clone(), seen, head).await?;
-            seen = head;
+/// Shows what comes until Ctrl-C. An engine that stops, or is killed, is waited for.
+async fn follow(output: &mut Output, shape: Shape, chosen: &Chosen, from: Offset) -> Result<(), RunnerError> {
+    let (mut stop, given_up) = (Stopping::listen()?, CancellationToken::new());
+    // What becomes of the engine is told on stderr.
+    telemetry::init(LogFormat::Text, tracing::Level::INFO);
+    let path = RemotePath::connect_patiently(chosen.path.directory(), given_up.clone()).await;
+    let path = path.map_err(|error| RunnerError::new(ExitReason::StageInUse, error))?;
+    let name = &chosen.summary.name;
+    let stage = path
+        .stage(name)
+        .ok_or_else(|| RunnerError::new(ExitReason::Failed, format!("stage {name} is no longer there")))?;
+    let following = async {
+        let (mut seen, mut heads) = (from, stage.watch_head());
+        loop {
+            let head = *heads.borrow_and_update();
+            if head > seen {
+                write(output, shape, stage.clone(), seen, head).await?;
+                seen = head;
+            }
+            // Its path is another one by now, or the stage is gone: waiting would not help.
+            if heads.changed().await.is_err() {
+                return Err(stage_failed(path.failed_for_good().await));
+            }
         }
-        let has_ended = tokio::select! {
-            () = stop.asked() => return Ok(()),
-            changed = heads.changed() => changed.is_err(),
-        };
-        if has_ended {
-            eprintln!("stage-inspect: the engine has stopped: nothing more to follow");
-            return Ok(());
-        }
-    }
+    };
+    let ended = tokio::select! {
+        () = stop.asked() => Ok(()),
+        ended = following => ended,
+    };
+    given_up.cancel();
+    output.flush()?;
+    ended
 }
 
 /// Shows the messages of a stretch.

@@ -45,3 +45,58 @@ async fn tail_follows_a_running_engine_message_by_message_and_lets_it_go_first()
     tail.kill();
     engine.stops_cleanly().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_goes_on_when_the_engine_was_killed_and_is_started_again_and_shows_each_message_once() {
+    let database = Database::shared().await;
+    let workspace = Workspace::direct(&database);
+    let source = Source::start().await;
+    workspace.write_config(&config(&[("feed", &source.url())], ""));
+    let mut engine = workspace.run();
+    source.release(1);
+    let is_there = async |rows| database.count("feed").await == Some(rows);
+    engine
+        .until("the first is there", async || is_there(1).await)
+        .await;
+    let arguments = ["tail", "feed", "-f", "--raw"];
+    let mut tail = workspace.spawn(&workspace.tool(), &arguments, &[]);
+    let mut sent = 1;
+    let seqs = |text: String| -> Vec<u64> {
+        let seq = |line: &str| {
+            let message: serde_json::Value = serde_json::from_str(line).unwrap();
+            message["seq"].as_u64().unwrap()
+        };
+        text.lines().map(seq).collect()
+    };
+    engine
+        .until("it follows", async || seqs(tail.stdout()).len() == 1)
+        .await;
+    for is_killed in [true, false, true] {
+        source.release(MESSAGES);
+        sent += MESSAGES;
+        engine
+            .until("all that came are shown", async || {
+                is_there(sent).await
+                    && tail.stdout().ends_with('\n')
+                    && seqs(tail.stdout()).len() as u64 == sent
+            })
+            .await;
+        if is_killed {
+            engine.kill();
+        } else {
+            engine.stops_cleanly().await;
+        }
+        engine = workspace.run();
+    }
+    source.release(MESSAGES);
+    sent += MESSAGES;
+    engine
+        .until("what comes later is shown", async || {
+            is_there(sent).await && tail.stdout().ends_with('\n') && seqs(tail.stdout()).len() as u64 == sent
+        })
+        .await;
+    assert_eq!(seqs(tail.stdout()), (0..sent).collect::<Vec<_>>());
+    tail.interrupt();
+    tail.ends_with(0).await;
+    engine.stops_cleanly().await;
+}

@@ -186,6 +186,27 @@ async fn a_copy_of_a_stopped_stage_whose_original_went_on_holds_and_disturbs_nob
             })
             .await;
         of_copy.stops_cleanly().await;
+        // What the row counts is of the original.
+        let counts = [
+            "--json",
+            "counts",
+            "-c",
+            "config.yml",
+            "--profiles",
+            "profile.yml",
+        ];
+        let mut counted = copy.inspect(&counts).await;
+        counted.ends_with(0).await;
+        assert!(
+            counted.stdout().contains("\"counts\": null"),
+            "{}",
+            counted.stdout()
+        );
+        assert!(
+            counted.stderr().contains("delivery is held"),
+            "{}",
+            counted.stderr()
+        );
     }
     source.release(MESSAGES);
     delivers(&mut engine, &database, 3 * MESSAGES).await;

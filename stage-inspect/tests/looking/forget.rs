@@ -85,11 +85,15 @@ async fn a_producer_that_left_the_configuration_is_forgotten_and_the_messages_st
     let local = rig.open();
     ack(&stage(&local), PRODUCER, 40).await;
     ack(&stage(&local), "old", 10).await;
+    // Of a replay that was never finished.
+    ack(&stage(&local), "old/replay", 5).await;
     local.close().unwrap();
     rig.run(&["forget", STAGE, "--producer", "postgers", "--yes"])
         .refused(2, "no cursor of a producer postgers; did you mean postgres?");
-    rig.run(&["forget", STAGE, "--producer", "old"])
-        .refused(2, "the cursor of old at 10, 30 pending");
+    rig.run(&["forget", STAGE, "--producer", "old"]).refused(
+        2,
+        "the cursor of old at 10, 30 pending; old/replay at 5, 35 pending",
+    );
     let done = rig.run(&["forget", STAGE, "--producer", "old", "--yes"]);
     assert!(
         done.text()

@@ -334,6 +334,7 @@ async fn foresee(
     }
     let letters = letters_ahead(client, tables, key, adoption, next, false).await?;
     Ok(AdoptionPlan {
+        stage_path: key.path_id,
         previous_path: found.map(|(path, _)| path),
         previous_offset: found.map(|(_, offset)| offset),
         next_offset: next,
