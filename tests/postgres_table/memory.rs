@@ -111,7 +111,7 @@ async fn with_a_mapping_columns_and_rows_are_those_of_the_table() {
         "new_keys: freeze",
         "numbers: numeric",
         "nul: strip",
-        "max_columns: 1",
+        "max_columns: 10",
     ] {
         compared(&format!("{keys}{more}"), &[&book[..2], &book[2..]]).await;
     }

@@ -6,7 +6,7 @@ use crate::rig::Rig;
 async fn the_first_route_that_matches_decides_and_the_last_without_conditions_takes_the_rest() {
     let mut rig = Rig::mapped(
         "",
-        "when: { $.ok: true }\nroutes:\n  - { when: { $.type: [a, b] }, table: z }\n  - { when: { $.type: b }, table: never }\n  \
+        "when: { $.ok: true }\nroutes:\n  - { when: { $.type: [a, b] }, table: z }\n  - { when: { $.type: [b, x] }, table: never }\n  \
          - { when: { $.type: c, $.n: 1 }, table: c }\n  - { table: rest, mapping: raw }",
     )
     .await;

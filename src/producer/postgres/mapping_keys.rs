@@ -2,6 +2,8 @@
 //!
 //! Every path and type is parsed here, so that a mistake in one is reported at its character, with all other mistakes.
 
+use std::collections::BTreeSet;
+
 use crate::config::{Literal, Section};
 
 use super::table::{
@@ -11,6 +13,9 @@ use super::table::{
 
 /// Most columns that `max_columns` may allow: PostgreSQL's own limit is 1,600, dropped columns included.
 const MOST_COLUMNS: usize = 1_500;
+
+/// The columns of `metadata: true`.
+const METADATA: [&str; 3] = ["_stage", "_offset", "_received_at"];
 
 /// Most columns of a key: as many as an index of PostgreSQL has.
 const MOST_KEY_COLUMNS: usize = 32;
@@ -141,6 +146,32 @@ pub(super) fn check_on_conflict(section: &mut Section<'_>, mapping: &Mapping) {
     }
 }
 
+/// Checks that there is room for the columns that the configuration names.
+pub(super) fn check_max_columns(section: &mut Section<'_>, mapping: &Mapping) {
+    let key = mapping.conflict_key().iter();
+    let named: BTreeSet<_> = mapping
+        .columns
+        .iter()
+        .map(|column| &column.name)
+        .chain(mapping.include.iter().map(|include| &include.name))
+        .chain(key.filter(|name| !METADATA.contains(&name.as_str())))
+        .collect();
+    let named = named.len() + if mapping.metadata { METADATA.len() } else { 0 };
+    if mapping.raw || named <= mapping.max_columns {
+        return;
+    }
+    let at = ["max_columns", "columns", "include"];
+    let at = at.into_iter().find(|key| section.contains(key));
+    section.problem(
+        at.unwrap_or("max_columns"),
+        &format!(
+            "there are {named} columns that `columns`, `include`, `on_conflict` and `metadata` name, and max_columns: {} counts them all. \
+             Raise it, up to {MOST_COLUMNS}, or name fewer",
+            mapping.max_columns
+        ),
+    );
+}
+
 /// Reads the conditions of `when`.
 pub(super) fn read_when(section: &mut Section<'_>) -> When {
     let Some(mut conditions) = section.section("when") else {
@@ -200,16 +231,39 @@ fn read_columns(section: &mut Section<'_>) -> Vec<DeclaredColumn> {
     };
     let keys: Vec<_> = columns.keys().collect();
     let mut read = Vec::new();
+    let mut cut_off = None;
     for name in keys {
+        if cut_off.take() == Some(name) {
+            continue;
+        }
+        let mut names_nothing = !columns.contains(name);
         let (path, column_type) = if columns.contains_mapping(name) {
             let Some(mut column) = columns.section(name) else {
                 continue;
             };
-            (column.single_path("path"), read_type(&mut column, "type"))
+            names_nothing = !column.contains("path") && !column.contains("type");
+            let path = column.single_path("path");
+            let is_cut = report_cut_type(&mut column, "type").is_some();
+            (
+                path,
+                if is_cut {
+                    None
+                } else {
+                    read_type(&mut column, "type")
+                },
+            )
         } else {
-            (None, read_type(&mut columns, name))
+            cut_off = report_cut_type(&mut columns, name);
+            (
+                None,
+                if cut_off.is_some() {
+                    None
+                } else {
+                    read_type(&mut columns, name)
+                },
+            )
         };
-        if !columns.contains(name) {
+        if names_nothing {
             columns.problem(name, "needs its type, or { path: …, type: … }");
         }
         if let Some(name) = column_name(&mut columns, name) {
@@ -221,6 +275,26 @@ fn read_columns(section: &mut Section<'_>) -> Vec<DeclaredColumn> {
         }
     }
     read
+}
+
+/// Reports a type with a comma that stands in `{…}` without quotes: what is behind the comma is a key then, which is returned.
+fn report_cut_type<'a>(section: &mut Section<'a>, key: &str) -> Option<&'a str> {
+    let mut keys = section.keys().skip_while(|known| *known != key);
+    let rest = keys.nth(1).filter(|rest| rest.ends_with(')'))?;
+    if section.contains(rest) || section.contains_mapping(key) {
+        return None;
+    }
+    let text: String = section.optional(key)?;
+    if !text.contains('(') || text.contains(')') {
+        return None;
+    }
+    // No unknown key: it is known what it was meant for.
+    section.optional::<String>(rest);
+    section.problem(
+        key,
+        &format!("is cut at the comma, for in {{…}} a comma begins the next key. Put it into quotes: '{text},{rest}'"),
+    );
+    Some(rest)
 }
 
 fn read_type(section: &mut Section<'_>, key: &str) -> Option<ColumnType> {

@@ -5,7 +5,7 @@ use crate::config::{Profiles, Section};
 use crate::producer::{Producer, ProducerVariety};
 
 use super::batching::Batching;
-use super::mapping_keys::{check_on_conflict, read_mapping, read_when};
+use super::mapping_keys::{check_max_columns, check_on_conflict, read_mapping, read_when};
 use super::table::{Mapping, RouterOptions, TableOptions, When};
 use super::{PostgresProducer, Target};
 
@@ -138,6 +138,7 @@ impl PostgresOptions {
         let poison_limit = section.or("poison_limit", POISON_LIMIT);
         let Some(sections) = section.sequence("routes") else {
             check_on_conflict(section, &mapping);
+            check_max_columns(section, &mapping);
             let route = Route {
                 when: When::default(),
                 table: table?,
@@ -167,7 +168,8 @@ impl PostgresOptions {
                 table: table.unwrap_or_default(),
             };
             check_on_conflict(&mut section, &route.mapping);
-            check_route(&mut section, &routes, &route, index + 1 == count);
+            check_max_columns(&mut section, &route.mapping);
+            check_route(&mut section, &when, &routes, &route, index + 1 == count);
             routes.push(route);
         }
         if section.contains("table") && !is_used {
@@ -199,17 +201,29 @@ fn read_table(section: &mut Section<'_>, producer: &str, default: &str) -> Optio
     Some(table.replace(PRODUCER, producer))
 }
 
-/// Reports a route that gets no message, or goes into a table of another in its own way.
-fn check_route(section: &mut Section<'_>, before: &[Route], route: &Route, is_last: bool) {
+/// Reports a route that gets no message, or goes into a table of another in its own way. `all`: what is asked first of every message.
+fn check_route(section: &mut Section<'_>, all: &When, before: &[Route], route: &Route, is_last: bool) {
+    let asked = When(all.0.iter().chain(&route.when.0).cloned().collect());
+    let taken_by = before
+        .iter()
+        .position(|other| !other.when.0.is_empty() && other.when.covers(&asked));
     if route.when.0.is_empty() && !is_last {
         section.problem(
             "when",
             "is missing: the route takes every message, and those after it get none. Make it the last one",
         );
-    } else if before.iter().any(|other| other.when == route.when) {
+    } else if all.excludes(&route.when) {
         section.problem(
             "when",
-            "is that of a route before, which takes all these messages",
+            "gets no message: the `when` beside `routes` lets none through that matches it",
+        );
+    } else if let Some(index) = taken_by {
+        section.problem(
+            "when",
+            &format!(
+                "gets no message: routes[{index}] takes all that match it, for the first route that matches counts. Put this one before \
+                 it, or leave it out"
+            ),
         );
     }
     let other = before.iter().find(|other| other.table == route.table);
@@ -228,6 +242,11 @@ fn refused_name(table: &str) -> Option<&'static str> {
         Some("must be the name of a table, without NUL")
     } else if literal.contains(['{', '}']) {
         Some("may hold {stage} and {producer}, and no other braces")
+    } else if literal.contains('.') {
+        Some(
+            "must not hold a dot: all tables stand in the schema that the profile names (`schema`). For another schema use another profile, \
+             and name only the table here",
+        )
     } else if table.starts_with(OWN_TABLES) {
         Some("must not begin with _socket_el_, as socket-el's own tables do")
     } else {
@@ -309,6 +328,10 @@ mod tests {
             ("table: \"\"", "name of a table"),
             ("table: \"{consumer}\"", "no other braces"),
             ("table: _socket_el_cursor", "own tables"),
+            (
+                "table: market.trades",
+                "must not hold a dot: all tables stand in the schema that the profile names",
+            ),
             ("batches: {}", "unknown key"),
         ] {
             let error = read(text).unwrap_err();
@@ -451,6 +474,31 @@ mod tests {
             ("columns: { p: { typ: text } }", "did you mean `type`"),
             ("columns: { '': text }", "must be the name of a column"),
             (
+                "columns: { b: {} }",
+                "config.yml:1:15: columns.b: needs its type, or { path: …, type: … }",
+            ),
+            ("columns: { b: { path: null } }", "columns.b: needs its type"),
+            (
+                "columns: { a: text, p: numeric(20,8) }",
+                "config.yml:1:24: columns.p: is cut at the comma, for in {…} a comma begins the next key. Put it into quotes: 'numeric(20,8)'",
+            ),
+            (
+                "columns: { p: { path: $.x, type: numeric(20, 8) } }",
+                "config.yml:1:34: columns.p.type: is cut at the comma",
+            ),
+            (
+                "columns: { p: numeric(20 }",
+                "columns.p: unknown type `numeric(20`",
+            ),
+            (
+                "columns: { p: float }",
+                "unknown type `float`; did you mean `double precision`? Known are boolean,",
+            ),
+            (
+                "max_columns: 1\ncolumns: { a: text, b: text }",
+                "config.yml:1:14: max_columns: there are 2 columns that",
+            ),
+            (
                 "when: { $.type.: x }",
                 "config.yml:1:16: when.$.type.: expected a key",
             ),
@@ -544,7 +592,19 @@ mod tests {
             ),
             (
                 "routes: [{ when: { $.a: 1 }, table: a }, { when: { $.a: 1 }, table: b }]",
-                ": routes[1].when: is that of a route before",
+                "config.yml:1:50: routes[1].when: gets no message: routes[0] takes all that match it",
+            ),
+            (
+                "routes: [{ when: { $.a: [1, 2], $.b: x }, table: a }, { when: { '$[''b'']': x, $.c: 1, $.a: 1.0 }, table: b }]",
+                "routes[1].when: gets no message: routes[0] takes all that match it",
+            ),
+            (
+                "when: { $.a: 1 }\nroutes: [{ when: { $.a: [1, 2] }, table: a }, { table: b }]",
+                "routes[1].when: gets no message: routes[0] takes all that match it",
+            ),
+            (
+                "when: { $.a: 1 }\nroutes: [{ when: { $.a: [2, '1'] }, table: a }, { table: b }]",
+                "routes[0].when: gets no message: the `when` beside `routes` lets none through that matches it",
             ),
             (
                 "routes: [{ when: { $.a: 1 }, table: t }, { table: t, records: $.x }]",
@@ -611,6 +671,37 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_are_named_count_and_must_have_room() {
+        let fits = "max_columns: 4\nmetadata: true\ncolumns: { a: text }";
+        assert!(read(fits).is_ok());
+        for text in [
+            "max_columns: 4\nmetadata: true\ncolumns: { a: text }\ninclude: { b: $.b }",
+            "max_columns: 4\nmetadata: true\ncolumns: { a: text }\non_conflict: { key: [k], action: update }",
+            "max_columns: 4\nmetadata: true\nroutes: [{ columns: { a: text, b: text } }]",
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(
+                error.contains("5 columns that `columns`, `include`, `on_conflict` and `metadata` name"),
+                "{text}: {error}"
+            );
+        }
+        let same = "max_columns: 1\ncolumns: { a: text }\ninclude: { a: $.b }\non_conflict: { key: [a], action: update }";
+        assert!(read(same).is_ok(), "one column, named three times");
+    }
+
+    #[test]
+    fn routes_that_may_still_get_messages_are_taken() {
+        for text in [
+            "routes: [{ when: { $.a: 1 }, table: a }, { when: { $.a: [1, 2] }, table: b }]",
+            "routes: [{ when: { $.a: 1, $.b: 1 }, table: a }, { when: { $.a: 1 }, table: b }]",
+            "routes: [{ when: { $.a: 1 }, table: a }, { when: { $.a: '1' }, table: b }]",
+            "when: { $.a: [1, 2] }\nroutes: [{ when: { $.a: [1, 3] }, table: a }, { table: b }]",
+        ] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn other_tables_take_the_names_of_their_own() {
         let one = read("table: \"raw_{stage}\"").unwrap().unwrap();
         assert_eq!(table(&one.into_table("again").unwrap()), "again");
@@ -629,6 +720,7 @@ mod tests {
             (&two, "again"),
             (&one, "{stage}"),
             (&one, "_socket_el_x"),
+            (&one, "a.b"),
             (&one, ""),
         ] {
             assert!(options.into_table(wrong).is_err(), "{wrong}");

@@ -6,15 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Largest precision of `numeric(precision, scale)`.
-const MAX_PRECISION: u16 = 1_000;
-/// Most characters of `varchar(n)`.
-const MAX_CHARACTERS: u32 = 10_485_760;
+use super::unknown_type::UnknownType;
 
-/// The types by their names in SQL, as they are advertised.
-const KNOWN: &str = "boolean, smallint, integer, bigint, numeric, numeric(p,s), real, double precision, text, varchar(n), \
-                     json, jsonb, uuid, timestamptz, timestamptz(s|ms|us|ns), timestamp, timestamp(s|ms|us|ns), date, time, \
-                     inet, cidr, bytea, bytea(base64), or one of them with []";
+/// Largest precision of `numeric(precision, scale)`.
+pub(super) const MAX_PRECISION: u16 = 1_000;
+/// Most characters of `varchar(n)`.
+pub(super) const MAX_CHARACTERS: u32 = 10_485_760;
 
 /// What epoch numbers count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +37,7 @@ impl EpochUnit {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Seconds => "s",
             Self::Millis => "ms",
@@ -111,11 +108,6 @@ pub struct ColumnType {
     pub array: bool,
 }
 
-/// What is no type that can be declared.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown type `{0}`; known are {KNOWN}")]
-pub struct UnknownType(String);
-
 impl ColumnType {
     /// The type in SQL, as `format_type` names it.
     #[must_use]
@@ -169,9 +161,10 @@ impl FromStr for ColumnType {
             None => (scalar, None),
         };
         let words: Vec<_> = name.split_whitespace().collect();
-        scalar_type(&words.join(" "), argument)
+        let name = words.join(" ");
+        scalar_type(&name, argument)
             .map(|scalar| Self { scalar, array })
-            .ok_or_else(|| UnknownType(text.to_owned()))
+            .ok_or_else(|| UnknownType::new(text, &name, argument, array))
     }
 }
 
@@ -313,10 +306,40 @@ mod tests {
             "timestamptz(3)",
         ] {
             let error = text.parse::<ColumnType>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("unknown type `{text}`")), "{error}");
+            assert!(error.contains("nown are boolean, smallint"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_type_that_was_probably_meant_is_named() {
+        for (text, meant) in [
+            ("numerics", "did you mean `numeric`?"),
+            ("Timestamptzz", "did you mean `timestamptz`?"),
+            ("string", "did you mean `text`?"),
+            ("STRING[]", "did you mean `text[]`?"),
+            ("char(3)", "did you mean `varchar(3)`?"),
+            ("varchar", "did you mean `text`?"),
+            ("float", "did you mean `double precision`?"),
+            ("datetime", "did you mean `timestamptz`?"),
+            ("uint64", "did you mean `numeric`?"),
+            ("object", "did you mean `jsonb`?"),
+            (
+                "timestamptz(3)",
+                "what stands in the parentheses is the unit of epoch numbers: s, ms, us or ns.",
+            ),
+            ("numeric(2,3)", "p is from 1 to 1000, and s from 0 to p."),
+        ] {
+            let error = text.parse::<ColumnType>().unwrap_err().to_string();
             assert!(
-                error.starts_with(&format!("unknown type `{text}`; known are boolean")),
+                error.starts_with(&format!("unknown type `{text}`; {meant} Known are")),
                 "{error}"
             );
         }
+        let error = "qqq".parse::<ColumnType>().unwrap_err().to_string();
+        assert!(
+            error.starts_with("unknown type `qqq`; known are boolean"),
+            "{error}"
+        );
     }
 }

@@ -80,7 +80,7 @@ impl Mapping {
     }
 
     /// The columns of the key of `on_conflict`.
-    pub(super) fn conflict_key(&self) -> &[String] {
+    pub(in super::super) fn conflict_key(&self) -> &[String] {
         self.on_conflict.as_ref().map_or(&[], |conflict| &conflict.key)
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! What the configuration asks for beyond that is a [`Mapping`] for each table: the [paths](crate::json_path) of all are gathered into
 //! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
-//! which columns the values found belong to; [`column_type`] knows the types that can be declared.
+//! which columns the values found belong to; [`column_type`] knows the types that can be declared,
+//! [`unknown_type`] what to say of others.
 //!
 //! A table in [`memory`] has the same columns and rows without a database, for exports; [`datum`] reads the rows back. A
 //! [`sample`] only tells what messages would make of a table, and which types could be declared for them ([`suggest`]).
@@ -43,6 +44,7 @@ mod select;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod unknown_type;
 mod walk;
 mod when;
 mod write;
@@ -54,7 +56,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 pub use change::SchemaChange;
-pub use column_type::{ColumnType, EpochUnit, ScalarType, UnknownType};
+pub use column_type::{ColumnType, EpochUnit, ScalarType};
 pub use datum::{Datum, DatumError, Digits, Network, Number};
 pub use error::TableError;
 pub use loading::{Loading, Upsert};
@@ -66,6 +68,7 @@ pub use memory::{LEARNED_AT_ONCE, MemoryTable, TypedColumn};
 pub use router::Router;
 pub use rows::{CopyRows, Row};
 pub use sample::{Sample, Sampled};
+pub use unknown_type::UnknownType;
 pub use when::{Condition, Scalar, When};
 
 pub use crate::json_path::{Path, PathError, Step};

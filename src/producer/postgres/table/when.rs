@@ -10,6 +10,35 @@ use crate::json_path::Path;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct When(pub Vec<Condition>);
 
+impl When {
+    /// Whether every message that meets the other conditions meets these.
+    pub(in super::super) fn covers(&self, other: &Self) -> bool {
+        let is_met = |condition: &Condition| {
+            other.0.iter().any(|asked| {
+                asked.path == condition.path && asked.values.iter().all(|value| condition.has(value))
+            })
+        };
+        self.0.iter().all(is_met)
+    }
+
+    /// Whether no message can meet these and the other conditions, for at one path they ask for different values.
+    pub(in super::super) fn excludes(&self, other: &Self) -> bool {
+        let is_against = |condition: &Condition| {
+            other.0.iter().any(|asked| {
+                asked.path == condition.path && !asked.values.iter().any(|value| condition.has(value))
+            })
+        };
+        self.0.iter().any(is_against)
+    }
+}
+
+impl Condition {
+    /// Whether a value is one of those asked for.
+    fn has(&self, value: &Scalar) -> bool {
+        self.values.iter().any(|known| known.is_same(value))
+    }
+}
+
 /// What stands at a path is one of these values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
@@ -54,6 +83,16 @@ impl Scalar {
                 }
             }
             _ => false,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(one), Self::Number(other)) => match (Decimal::parse(one), Decimal::parse(other)) {
+                (Some(one), Some(other)) => one.is_same(&other),
+                _ => one == other,
+            },
+            _ => self == other,
         }
     }
 

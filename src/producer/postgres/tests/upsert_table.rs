@@ -28,7 +28,7 @@ async fn probed(database: &Database<'_>, keys: &str) -> Result<String, String> {
 async fn a_table_is_made_with_its_primary_key_whatever_the_keys_are_called() {
     let database = Database::shared().await;
     let stage = MemoryStage::new("t");
-    let keys = "max_columns: 2\ncolumns: { d: numeric, at: { path: $.x.y } }\non_conflict: { key: [xmin, d, at], action: update }";
+    let keys = "max_columns: 4\ncolumns: { d: numeric, at: { path: $.x.y } }\non_conflict: { key: [xmin, d, at], action: update }";
     stage.put([
         r#"{"a":1,"b":2,"xmin":"k","d":"1.50","x":{"y":true}}"#,
         r#"{"xmin":"k","d":1.5,"x":{"y":true},"a":3}"#,
