@@ -453,3 +453,157 @@ async fn keys_beyond_max_columns_stand_in_extra() {
         ["1|2|{\"c\": 3, \"d\": 4}"]
     );
 }
+
+#[tokio::test]
+async fn columns_that_the_configuration_names_have_their_place_among_max_columns() {
+    let mut rig = Rig::mapped(
+        "",
+        "max_columns: 4\ncolumns: { a: text, b: { path: $.n.x } }\ninclude: { i: $.at }",
+    )
+    .await;
+    assert_eq!(rig.deliver(&[r#"{"c":1,"d":2}"#]).await, 1);
+    assert_eq!(
+        rig.columns().await,
+        ["a text", "c bigint", "_extra jsonb"],
+        "places are kept for b and i"
+    );
+    assert_eq!(rig.deliver(&[r#"{"a":"x","n":{"x":5},"at":7}"#]).await, 2);
+    assert_eq!(
+        rig.columns().await,
+        ["a text", "c bigint", "_extra jsonb", "b bigint", "i bigint"]
+    );
+    // The columns for what fits nowhere are not counted.
+    let mut rig = Rig::mapped("", "max_columns: 2").await;
+    rig.deliver(&[r#"{"v":1}"#, r#"{"v":"a"}"#, r#"{"v":"b"}"#, "5"])
+        .await;
+    assert_eq!(rig.deliver(&[r#"{"w":1,"x":2}"#]).await, 1);
+    assert_eq!(
+        rig.columns().await,
+        ["v text", "_message jsonb", "_extra jsonb", "w bigint"]
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_table_of_others_gets_no_column_but_those_that_the_configuration_names() {
+    const TABLE: &str =
+        "CREATE SCHEMA feed; CREATE TABLE feed.t (a bigint, g bigint GENERATED ALWAYS AS (a * 2) STORED)";
+    let messages = [
+        r#"{"a":1}"#,
+        r#"{"a":2,"g":4}"#,
+        "[1,2]",
+        r#"{"a":"x"}"#,
+        r#"{"a":5,"new":6}"#,
+    ];
+    let mut rig = Rig::mapped(TABLE, "new_keys: freeze").await;
+    let delivered = rig.deliver_all(&messages).await;
+    assert_eq!(rig.columns().await, ["a bigint", "g bigint"]);
+    assert_eq!(delivered.rows, 1);
+    let reasons: Vec<_> = delivered
+        .dead
+        .iter()
+        .map(|(_, _, reason)| reason.as_str())
+        .collect();
+    assert!(
+        matches!(reasons.as_slice(), [g, list, _, new]
+            if g.contains("\"g\" has no place") && list.contains("column _message") && new.contains("\"new\" has no column"))
+            && reasons.iter().all(|reason| reason.contains("new_keys: freeze")),
+        "{reasons:?}"
+    );
+    // Where they are there, they are used.
+    let there =
+        format!("DROP SCHEMA feed CASCADE; {TABLE}; ALTER TABLE feed.t ADD _extra jsonb, ADD _message jsonb");
+    rig.begin_again(&there, "new_keys: freeze").await;
+    assert_eq!(rig.deliver_all(&messages).await.rows, 3);
+    // What the configuration names is asked for, and made.
+    let again = format!("DROP SCHEMA feed CASCADE; {TABLE}");
+    rig.begin_again(&again, "new_keys: freeze\nmetadata: true\ncolumns: { c: text }")
+        .await;
+    assert_eq!(rig.deliver_all(&messages).await.rows, 1);
+    assert_eq!(
+        rig.columns().await,
+        [
+            "a bigint",
+            "g bigint",
+            "_stage text",
+            "_offset bigint",
+            "_received_at timestamp with time zone",
+            "c text"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn counts_of_an_epoch_for_a_column_of_others_are_refused_with_the_unit_to_declare() {
+    let mut rig = Rig::mapped(
+        "CREATE SCHEMA feed; CREATE TABLE feed.t (a timestamptz, b timestamp, c timestamptz, d date)",
+        "new_keys: freeze",
+    )
+    .await;
+    for (message, hint) in [
+        (
+            r#"{"a":1618676321000}"#,
+            "declare it in `columns`, most likely `a: timestamptz(ms)`",
+        ),
+        (
+            r#"{"b":"1618676321"}"#,
+            "declare it in `columns`, most likely `b: timestamp(s)`",
+        ),
+        (r#"{"c":1618676321000000.5}"#, "`c: timestamptz(us)`"),
+        (r#"{"c":1618676321000000000}"#, "`c: timestamptz(ns)`"),
+        (
+            r#"{"c":12}"#,
+            "declare it in `columns`: timestamptz(s), (ms), (us) or (ns)",
+        ),
+    ] {
+        let delivered = rig.deliver_all(&[message]).await;
+        let (_, _, reason) = &delivered.dead[0];
+        assert!(
+            reason.contains("a number of an epoch needs its unit") && reason.contains(hint),
+            "{message}: {reason}"
+        );
+    }
+    for message in [r#"{"a":"soon"}"#, r#"{"a":"Infinity"}"#, r#"{"d":1618676321000}"#] {
+        let delivered = rig.deliver_all(&[message]).await;
+        assert!(!delivered.dead[0].2.contains("epoch"), "{delivered:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_of_records_is_ignored_and_a_message_that_is_one_is_kept() {
+    for keys in [
+        "",
+        "include: { a: $.a }",
+        "routes: [{ when: { $.t: x }, table: x }, { table: t }]",
+    ] {
+        let mut rig = Rig::mapped("", keys).await;
+        assert_eq!(rig.deliver_all(&["[]"]).await.ignored, 0, "{keys}");
+        assert_eq!(rig.query("SELECT _message FROM feed.t").await, ["[]"], "{keys}");
+    }
+    let mut rig = Rig::mapped("", "records: $.d").await;
+    let delivered = rig
+        .deliver_all(&[
+            r#"{"d":[]}"#,
+            r#"{"d":null}"#,
+            r#"{"d":5}"#,
+            "{}",
+            "[]",
+            r#"{"d":[5]}"#,
+            r#"{"d":{}}"#,
+            r#"{"d":[{},{"x":1}]}"#,
+        ])
+        .await;
+    assert_eq!((delivered.ignored, delivered.rows), (1, 8));
+    assert_eq!(
+        rig.query("SELECT x, _message FROM feed.t").await,
+        [
+            "~|{\"d\": null}",
+            "~|{\"d\": 5}",
+            "~|{}",
+            "~|[]",
+            "~|{\"d\": [5]}",
+            "~|~",
+            "~|~",
+            "1|~"
+        ]
+    );
+}

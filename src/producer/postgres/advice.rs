@@ -3,10 +3,23 @@
 use tokio_postgres::Error;
 
 use super::classify::Class;
+use super::dead_letter::Verdict;
 
 /// What to do about an error.
 pub(super) fn what_to_do(error: &Error) -> &'static str {
     error.code().map_or("", |code| about(code.code()))
+}
+
+/// What to do about a row that the server refuses, as a further sentence; empty where its own words say all there is to say.
+pub(super) fn about_row(verdict: &Verdict) -> &'static str {
+    match verdict.sqlstate.as_deref() {
+        Some("54000") if verdict.reason.starts_with("row is too big") => {
+            ". All columns of a row together have 8 kB; a long value is kept elsewhere, and still takes 18 bytes. With a lower max_columns the \
+             rest of the keys stands in _extra, once the table is made anew; `routes` and `records` divide what is of different kinds"
+        }
+        Some("23505") => ". `on_conflict` says what becomes of a row whose key is in the table already",
+        _ => "",
+    }
 }
 
 fn about(sqlstate: &str) -> &'static str {

@@ -172,13 +172,14 @@ impl Delivery {
                     .map_or("", |part| part.loading.table());
                 warn!(stage = lane.key.stage, table, offset = %row.offset, record = row.record_index, sqlstate,
                     "the server refuses a message");
-                let verdict = Verdict {
+                let mut verdict = Verdict {
                     sqlstate,
                     reason: error
                         .as_db_error()
                         .map_or_else(|| describe(error), |db| db.message().to_owned()),
                     record_index: Some(row.record_index),
                 };
+                verdict.reason += advice::about_row(&verdict);
                 lane.condemn(row.offset, verdict, is_named);
             }
             None if prepared.messages > 1 => {}

@@ -278,14 +278,6 @@ impl Case {
         yaml
     }
 
-    /// Whether messages are taken as they are: nothing is asked of them beyond their keys.
-    pub(super) fn is_plain(&self) -> bool {
-        self.records == Records::Message
-            && !self.when
-            && self.include.is_empty()
-            && self.columns.iter().all(|column| column.path.is_none())
-    }
-
     /// Keys that name a column which is filled from elsewhere: their values never go there.
     fn is_taken(&self, name: &str) -> bool {
         self.columns

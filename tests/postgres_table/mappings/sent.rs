@@ -251,7 +251,7 @@ fn message(case: &Case, dice: &mut StdRng) -> Sent {
         Fate::Ignored
     } else if json.has_nul() && case.nul.is_none() {
         Fate::Dead
-    } else if is_whole || records.is_empty() && case.is_plain() {
+    } else if is_whole || records.is_empty() && case.records == Records::Message {
         Fate::Whole
     } else if records.is_empty() {
         Fate::Ignored

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::super::advice;
 use super::super::dead_letter::Verdict;
 use super::super::refusals::TRIAL_MESSAGES;
 use super::Lane;
@@ -65,15 +66,18 @@ impl Lane {
         // Once the table is mended these may be rows.
         self.condemned.clear();
         self.limit = self.filling.batching.rows.min(TRIAL_MESSAGES);
-        let state = verdict.sqlstate.unwrap_or_default();
+        let state = verdict.sqlstate.as_deref().unwrap_or_default();
         self.hold(
             &format!(
                 "the server refuses more than {} of the messages (poison_limit), at last the one at offset {offset} with SQLSTATE {state}",
                 self.refusals.limit()
             ),
-            "The table does not fit the data: mend the table or the mapping, and delivery goes on by itself; `stage-inspect dead-letters retry` \
-             then delivers what was refused before. If it is the data that is wrong, raise poison_limit, or step over it with \
-             `stage-inspect skip`",
+            &format!(
+                "The table does not fit the data: mend the table or the mapping, and delivery goes on by itself; `stage-inspect \
+                 dead-letters retry` then delivers what was refused before. If it is the data that is wrong, raise poison_limit, or step over \
+                 it with `stage-inspect skip`{}",
+                advice::about_row(&verdict)
+            ),
         );
     }
 

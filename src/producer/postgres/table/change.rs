@@ -31,8 +31,13 @@ pub struct SchemaChange {
     pub(super) list: BTreeSet<String>,
     /// What the rows of a new table have once, as the configuration names it.
     primary_key: Vec<String>,
+    /// Whether there are no rows without it, or the configuration names a part of it.
+    is_demanded: bool,
     shown: String,
 }
+
+/// Most characters of a statement that a message shows.
+const MAX_SHOWN: usize = 300;
 
 /// A column that is to be added.
 pub(super) struct NewColumn {
@@ -49,11 +54,22 @@ pub(super) struct Widening<'a> {
 }
 
 impl SchemaChange {
-    /// Whether it only adds the columns that keep what has no place in the others.
-    pub(super) fn only_keeps(&self) -> bool {
-        let is_kept = |role: &Role| matches!(role, Role::Extra | Role::Message);
-        let adds_no_more = self.create.is_none() && self.keys.is_empty() && self.own.iter().all(is_kept);
-        adds_no_more && !self.raw && self.widen.is_empty() && self.list.is_empty()
+    /// Whether delivery can go on without it, where the table may not be changed: the configuration does not ask for it, and what
+    /// has no column of its own stands in `_extra` where that is there. A message that has no place at all is a dead letter;
+    /// new keys, which all messages may have from now on, are not for that.
+    pub(super) fn is_dispensable(&self, has_extra: bool) -> bool {
+        !self.is_demanded && (has_extra || self.keys.is_empty())
+    }
+
+    /// What the table's owner would have to run, on one line.
+    pub(super) fn for_owner(&self, layout: &Layout) -> String {
+        let added = definitions(&self.additions(layout), "ADD COLUMN IF NOT EXISTS ");
+        let mut statement = format!("ALTER TABLE {} {}", self.table, added.join(", "));
+        if let Some((end, _)) = statement.char_indices().nth(MAX_SHOWN) {
+            statement.truncate(end);
+            statement.push('…');
+        }
+        statement
     }
 
     /// The change that is wanted of a layout; `None` when nothing is.
@@ -84,6 +100,8 @@ impl SchemaChange {
             Role::Key => false,
             Role::Stage | Role::Offset | Role::ReceivedAt => wanted.metadata && is_needed(role, mapping),
             Role::Message => wanted.message || wanted.metadata && mapping.raw,
+            // What does not fit a frozen table is a dead letter.
+            Role::Extra if mapping.new_keys == NewKeys::Freeze => wanted.extra || nothing_else,
             Role::Extra => wanted.needs_extra() || nothing_else,
         });
         let mut change = Self {
@@ -101,6 +119,11 @@ impl SchemaChange {
                 .collect(),
             list: wanted.list.clone(),
             primary_key: mapping.conflict_key().to_vec(),
+            is_demanded: wanted.create.is_some()
+                || wanted.declared
+                || wanted.metadata
+                || layout.copy.is_empty()
+                || !layout.missing_key.is_empty(),
             shown: String::new(),
         };
         let widened: Vec<_> = change

@@ -90,6 +90,18 @@ pub enum TableError {
         /// The constraint.
         constraint: String,
     },
+    /// A table of somebody else lacks columns, and nothing can stand in for them.
+    #[error(
+        "table {table} lacks columns, and only the table's owner can add them, which the role of the profile is not. The owner can run: \
+         {statement}; or, to have the values of new keys in one column: ALTER TABLE {table} ADD COLUMN _extra jsonb. Or make the role the \
+         owner, or set new_keys to freeze or discard"
+    )]
+    NotOurs {
+        /// The table, quoted.
+        table: String,
+        /// The statement that adds the columns.
+        statement: String,
+    },
     /// Others held locks on the table for longer than we tried.
     #[error(
         "table {table} can't be changed: {attempts} attempts ended in its lock_timeout; sessions that hold locks on it now: {}", pids(.blocking)

@@ -157,6 +157,8 @@ pub(super) struct Wanted {
     /// New keys in order of appearance, with their values.
     keys: Vec<(String, Values)>,
     by_key: HashMap<String, usize>,
+    /// How many of them the configuration does not name.
+    unnamed: usize,
     /// Columns of type bigint that meet other numbers.
     pub(super) widen: BTreeMap<String, Numbers>,
     /// Columns with a default, which a key names for the first time.
@@ -178,12 +180,14 @@ impl Wanted {
             && !(self.extra || self.message || self.metadata || self.declared)
     }
 
-    /// Notes a value of a key without column; `false` when there is no room for one more.
-    pub(super) fn key(&mut self, key: &str, value: Value<'_>, room: usize) -> bool {
+    /// Notes a value of a key without column; `false` when there is no room for one more. A key without `room` has its place for
+    /// sure: the configuration names it.
+    pub(super) fn key(&mut self, key: &str, value: Value<'_>, room: Option<usize>) -> bool {
         let index = match self.by_key.get(key) {
             Some(&index) => index,
-            None if self.keys.len() >= room => return false,
+            None if room.is_some_and(|room| self.unnamed >= room) => return false,
             None => {
+                self.unnamed += usize::from(room.is_some());
                 self.by_key.insert(key.to_owned(), self.keys.len());
                 self.keys.push((key.to_owned(), Values::default()));
                 self.keys.len() - 1

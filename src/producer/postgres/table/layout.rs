@@ -64,7 +64,7 @@ pub(super) struct Column {
     pub(super) collation: Option<String>,
     has_default: bool,
     /// The key that goes here.
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 /// A table's columns.
@@ -83,6 +83,10 @@ pub(super) struct Layout {
     pub(super) missing_key: Vec<String>,
     by_key: HashMap<String, usize>,
     highest_number: usize,
+    /// Columns for what fits nowhere else, which `max_columns` does not count.
+    keeping: usize,
+    /// Columns that the configuration names and that are not there yet: their places are kept.
+    reserved: usize,
 }
 
 impl Layout {
@@ -179,7 +183,25 @@ impl Layout {
         copy.sort_by_key(|&index| columns[index].role == Role::Extra);
         let place = |index: &usize| self.copy.iter().position(|listed| listed == index);
         self.key = key.iter().filter_map(place).collect();
+        self.reserved = self.reserved(&choices.mapping);
+        let keeps = |column: &&Column| matches!(column.role, Role::Message | Role::Extra);
+        self.keeping = self.columns.iter().filter(keeps).count();
         Ok(())
+    }
+
+    /// How many columns that the configuration names are not there.
+    fn reserved(&self, mapping: &Mapping) -> usize {
+        let named: BTreeSet<_> = mapping
+            .columns
+            .iter()
+            .map(|column| &column.name)
+            .chain(mapping.include.iter().map(|include| &include.name))
+            .filter(|name| self.column_of_key(name).is_none())
+            .chain(&self.missing_key)
+            .collect();
+        let own = own(mapping.raw).iter();
+        let own = own.filter(|own| is_needed(own.role, mapping) && !self.has_column(own.name));
+        named.len() + own.count()
     }
 
     /// A table that others made with these columns, for tests without a database.
@@ -307,12 +329,13 @@ impl Layout {
         self.copy.iter().any(|&index| self.columns[index].role == role)
     }
 
-    /// How many columns new keys may still get.
+    /// How many columns keys that the configuration does not name may still get.
     pub(super) fn room(&self, max_columns: usize) -> usize {
         let by_number = MAX_COLUMN_NUMBER - OWN_COLUMNS;
         max_columns
-            .saturating_sub(self.columns.len())
+            .saturating_sub(self.columns.len() - self.keeping)
             .min(by_number.saturating_sub(self.highest_number))
+            .saturating_sub(self.reserved)
     }
 
     /// The names of the COPY's columns.

@@ -7,7 +7,7 @@
 //! What the configuration asks for beyond that is a [`Mapping`] for each table: the [paths](crate::json_path) of all are gathered into
 //! one [`plan`], which [`search`] follows in the same single walk; [`select`] says which messages are meant ([`when`]) and
 //! which columns the values found belong to; [`column_type`] knows the types that can be declared,
-//! [`unknown_type`] what to say of others.
+//! [`unknown_type`] and [`misfit`] what to say of others, and of values that do not fit.
 //!
 //! A table in [`memory`] has the same columns and rows without a database, for exports; [`datum`] reads the rows back. A
 //! [`sample`] only tells what messages would make of a table, and which types could be declared for them ([`suggest`]).
@@ -33,6 +33,7 @@ mod layout;
 mod loading;
 mod mapping;
 mod memory;
+mod misfit;
 mod name;
 mod plan;
 mod record;
@@ -182,6 +183,12 @@ impl Table {
         self.when_made = sql;
     }
 
+    /// Whether it has the column `_extra`.
+    #[must_use]
+    pub fn has_extra(&self) -> bool {
+        self.layout.has(layout::Role::Extra)
+    }
+
     /// The table's name in SQL, with its schema.
     #[must_use]
     pub fn name_sql(&self) -> &str {
@@ -204,7 +211,7 @@ impl Table {
             tracing::warn!(
                 table = self.shown,
                 stage = self.stage,
-                "the table was dropped: it is made again, and _socket_el_table says from which offset on it holds rows"
+                "the table was dropped or renamed: it is made again, and _socket_el_table says from which offset on it holds rows"
             );
         }
         self.take(layout)
@@ -327,22 +334,28 @@ impl Table {
 
     /// Makes the change in a short transaction of its own and loads the layout again. What another engine has done
     /// meanwhile is not done twice; what can't be widened any more stays as it is. Messages that got
-    /// [`Encoded::NeedsSchema`], and all rows not sent yet, are to be encoded again. Where a table of somebody else may not get
-    /// the columns for what fits nowhere, such messages are dead letters from now on: they hold up no others.
+    /// [`Encoded::NeedsSchema`], and all rows not sent yet, are to be encoded again. A table of somebody else, which may not be
+    /// changed, is done with as it is: new keys stand in `_extra`, and messages that have no place are dead letters from now on.
     ///
     /// # Errors
+    /// [`TableError::NotOurs`] when a table of somebody else lacks what the configuration names, or new keys have no `_extra`;
     /// [`TableError::Locked`] when others hold locks on the table for too long; otherwise as [`Table::load`].
     pub async fn apply(&mut self, client: &mut Client, change: SchemaChange) -> Result<(), TableError> {
         self.choices.named.extend(change.list.iter().cloned());
         let altered = alter::alter(client, &self.name, &change, &mut self.choices, &self.when_made).await;
-        let is_closed = !self.layout.copy.is_empty()
-            && change.only_keeps()
-            && altered.as_ref().is_err_and(TableError::is_denied);
-        if !is_closed {
+        let is_denied = self.layout.exists() && altered.as_ref().is_err_and(TableError::is_denied);
+        if !is_denied {
             altered?;
         }
+        // Its owner may have added what stands in for it.
         self.load(client).await?;
-        self.choices.closed = is_closed;
+        if is_denied && !change.is_dispensable(self.has_extra()) {
+            return Err(TableError::NotOurs {
+                table: self.shown.clone(),
+                statement: change.for_owner(&self.layout),
+            });
+        }
+        self.choices.closed = is_denied;
         Ok(())
     }
 

@@ -46,6 +46,13 @@ pub(super) struct SourcePlan {
     pub(super) positional: bool,
 }
 
+impl SourcePlan {
+    /// Whether the records are the message itself, or its elements.
+    pub(super) fn is_message(&self) -> bool {
+        self.path.steps().is_empty()
+    }
+}
+
 /// The tree.
 #[derive(Debug)]
 pub(super) struct Plan {

@@ -74,8 +74,10 @@ impl Found {
         .value(&mut walk, 0, 0, 0)?;
         walk.finish()?;
         self.any_nul = walk.any_nul;
-        for source in &mut self.sources {
-            if source.state != State::Records {
+        for (source, plan) in self.sources.iter_mut().zip(&plan.sources) {
+            // An empty list of records is nothing to keep; a message that is one has none.
+            let is_empty_message = plan.is_message() && source.scanned.records() == 0;
+            if source.state != State::Records || is_empty_message {
                 source.scanned.keep_whole(place.clone());
             }
         }

@@ -1,13 +1,15 @@
 //! What mappings ask of a message, in terms of the stage's plan: which messages are meant, and where the columns of a table
-//! get their values.
+//! get their values: from paths, or from the keys of records.
 
+use super::encode;
 use super::keys::Target;
 use super::layout::Layout;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, NewKeys, Nul};
 use super::plan::Plan;
 use super::search::Found;
 use super::when::{Scalar, When};
-use super::write::{SlotColumn, column_target};
+use super::write::SlotColumn;
+use crate::json_path::Step;
 
 /// Conditions, by slot.
 #[derive(Debug)]
@@ -82,5 +84,49 @@ impl Selection {
         for column in self.slots.iter_mut().flatten() {
             column.target = column_target(layout, &column.name);
         }
+    }
+}
+
+/// Where the values of a key go.
+pub(super) fn resolve(layout: &Layout, mapping: &Mapping, raw: &str) -> Target {
+    let key = encode::text::unescape(raw, Nul::Replace);
+    let is_key = |step: &Step| matches!(step, Step::Key(step) if *step == *key);
+    if mapping
+        .by_path()
+        .any(|(_, path)| matches!(path.steps(), [step] if is_key(step)))
+    {
+        return Target::Skip;
+    }
+    let mut named = mapping
+        .by_path()
+        .map(|(name, _)| name)
+        .chain(mapping.include.iter().map(|include| include.name.as_str()));
+    if named.any(|name| name == key) {
+        return Target::Taken;
+    }
+    let target = column_target(layout, &key);
+    // What a path takes a part of is known; whether the rest of it is kept is for the keys' rule to say.
+    let is_entered = || {
+        mapping
+            .by_path()
+            .any(|(_, path)| path.steps().first().is_some_and(is_key))
+    };
+    if target == Target::Unknown && mapping.new_keys != NewKeys::Evolve && is_entered() {
+        return Target::Skip;
+    }
+    target
+}
+
+/// Where the values for the column of this name go.
+fn column_target(layout: &Layout, key: &str) -> Target {
+    let Some(index) = layout.column_of_key(key) else {
+        return Target::Unknown;
+    };
+    if !layout.columns[index].writable {
+        return Target::Extra;
+    }
+    match layout.copy.iter().position(|&listed| listed == index) {
+        Some(place) => Target::Listed(place),
+        None => Target::Unlisted(index),
     }
 }

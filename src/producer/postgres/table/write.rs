@@ -11,10 +11,11 @@ use super::infer::Wanted;
 use super::keys::{self, Keys, Target};
 use super::layout::{Layout, Role};
 use super::mapping::{Mapping, NewKeys, Nul};
+use super::misfit;
 use super::record::{FieldName, Scanned, Value};
 use super::rows::CopyRows;
+use super::select::resolve;
 use super::walk::Kind;
-use crate::json_path::Step;
 use crate::record::{Offset, Timestamp};
 
 /// A place of the tuple for which the record has no field.
@@ -93,12 +94,13 @@ impl Writer<'_> {
         };
         self.sort_fields(origin, scanned, 0..0)
             .and_then(|()| {
-                if self.closed && !self.layout.has(Role::Message) {
-                    return Err(
-                        "it is neither an object nor a list of objects, or has none at `records`, and the table has no column _message \
-                         for it, which only the table's owner can add"
-                            .to_owned(),
-                    );
+                if let Some(why) = self.why_closed()
+                    && !self.layout.has(Role::Message)
+                {
+                    return Err(format!(
+                        "it is neither an object nor a list of objects, or has none at `records`, and the table has no column _message for \
+                         it, {why}"
+                    ));
                 }
                 self.note_whole(origin);
                 self.tuple(origin, scanned, Some(whole), 0, rows)
@@ -107,6 +109,17 @@ impl Writer<'_> {
                 reason,
                 record_index: 0,
             })
+    }
+
+    /// Why the table gets no columns for what has no place in the others, if it gets none.
+    fn why_closed(&self) -> Option<&'static str> {
+        if self.mapping.new_keys == NewKeys::Freeze {
+            Some("which is not added with new_keys: freeze")
+        } else if self.closed {
+            Some("which only the table's owner can add")
+        } else {
+            None
+        }
     }
 
     /// A message is kept whole.
@@ -251,11 +264,21 @@ impl Writer<'_> {
                 } else {
                     Cow::Borrowed(raw)
                 };
-                let room = if self.layout.missing_key.iter().any(|name| *name == key) {
-                    usize::MAX
-                } else {
-                    self.layout.room(self.mapping.max_columns)
-                };
+                if self.closed && self.layout.has(Role::Extra) {
+                    self.scratch.extras.push(field);
+                    if self.warned.insert("owner".to_owned()) {
+                        tracing::warn!(
+                            table = origin.table,
+                            key = &*key,
+                            offset = origin.offset.get(),
+                            "only the table's owner can add columns for new keys: their values stand in _extra"
+                        );
+                    }
+                    return Ok(());
+                }
+                let is_named =
+                    self.mapping.names(&key) || self.layout.missing_key.iter().any(|name| *name == key);
+                let room = (!is_named).then(|| self.layout.room(self.mapping.max_columns));
                 if !self.wanted.key(&key, value, room) {
                     self.scratch.extras.push(field);
                     if !self.warned.contains("columns") {
@@ -323,14 +346,13 @@ impl Writer<'_> {
         if let Some(&field) = extras.first()
             && !self.layout.has(Role::Extra)
         {
-            if self.closed {
+            if let Some(why) = self.why_closed() {
                 let name = match scanned.name(origin.text, field) {
                     FieldName::Key(raw) => raw,
                     FieldName::Slot(slot) => slot_name(self.slots, slot),
                 };
                 return Err(format!(
-                    "the value of {name:?} has no place in the table's columns, and there is no column _extra for it, which only the table's \
-                     owner can add"
+                    "the value of {name:?} has no place in the table's columns, and there is no column _extra for it, {why}"
                 ));
             }
             self.wanted.extra = true;
@@ -362,26 +384,31 @@ impl Writer<'_> {
         let layout = self.layout;
         let column = &layout.columns[layout.copy[place]];
         // A fraction tells what the column is for, even where this one is a whole number.
-        let widens = column.widenable && value.kind == Kind::Fraction;
+        let is_widenable = column.widenable && !self.closed;
+        let widens = is_widenable && value.kind == Kind::Fraction;
         if !widens && column.encoder.write(value, out) {
             return Ok(());
         }
         if self.mapping.new_keys == NewKeys::Freeze {
             return Err(format!(
-                "the value for column {:?} does not fit its type {}, and the configuration says new_keys: freeze",
-                column.name, column.type_name
+                "the value for column {:?} does not fit its type {}, and the configuration says new_keys: freeze{}",
+                column.name,
+                column.type_name,
+                misfit::advice(column, value)
             ));
         }
         encode::write_null(out);
-        if column.widenable && matches!(value.kind, Kind::Fraction | Kind::Integer) {
+        if is_widenable && matches!(value.kind, Kind::Fraction | Kind::Integer) {
             let numbers = self.wanted.widen.entry(column.name.clone()).or_default();
             numbers.add(value);
             return Ok(());
         }
         if column.is_key {
             return Err(format!(
-                "the value for column {:?} does not fit its type {}, and the column is of the key of on_conflict",
-                column.name, column.type_name
+                "the value for column {:?} does not fit its type {}, and the column is of the key of on_conflict{}",
+                column.name,
+                column.type_name,
+                misfit::advice(column, value)
             ));
         }
         self.scratch.extras.push(field);
@@ -392,7 +419,8 @@ impl Writer<'_> {
                 column = column.name,
                 column_type = column.type_name,
                 offset = origin.offset.get(),
-                "values that do not fit their column stand in _extra, and NULL in the column"
+                "values that do not fit their column stand in _extra, and NULL in the column{}",
+                misfit::advice(column, value)
             );
         }
         Ok(())
@@ -443,48 +471,4 @@ fn lacks_key(name: &str) -> String {
 fn slot_name(slots: &[Option<SlotColumn>], slot: u32) -> &str {
     let column = slots.get(slot as usize).and_then(Option::as_ref);
     column.map_or("", |column| &column.name)
-}
-
-/// Where the values of a key go.
-fn resolve(layout: &Layout, mapping: &Mapping, raw: &str) -> Target {
-    let key = encode::text::unescape(raw, Nul::Replace);
-    let is_key = |step: &Step| matches!(step, Step::Key(step) if *step == *key);
-    if mapping
-        .by_path()
-        .any(|(_, path)| matches!(path.steps(), [step] if is_key(step)))
-    {
-        return Target::Skip;
-    }
-    let mut named = mapping
-        .by_path()
-        .map(|(name, _)| name)
-        .chain(mapping.include.iter().map(|include| include.name.as_str()));
-    if named.any(|name| name == key) {
-        return Target::Taken;
-    }
-    let target = column_target(layout, &key);
-    // What a path takes a part of is known; whether the rest of it is kept is for the keys' rule to say.
-    let is_entered = || {
-        mapping
-            .by_path()
-            .any(|(_, path)| path.steps().first().is_some_and(is_key))
-    };
-    if target == Target::Unknown && mapping.new_keys != NewKeys::Evolve && is_entered() {
-        return Target::Skip;
-    }
-    target
-}
-
-/// Where the values for the column of this name go.
-pub(super) fn column_target(layout: &Layout, key: &str) -> Target {
-    let Some(index) = layout.column_of_key(key) else {
-        return Target::Unknown;
-    };
-    if !layout.columns[index].writable {
-        return Target::Extra;
-    }
-    match layout.copy.iter().position(|&listed| listed == index) {
-        Some(place) => Target::Listed(place),
-        None => Target::Unlisted(index),
-    }
 }

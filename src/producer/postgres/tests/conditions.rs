@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::Target;
 use super::support::{Database, Engine, MemoryStage, PRODUCER, QUICK, cluster, options, until};
 use crate::private_postgres::StopMode;
 use crate::producer::RunUntil;
@@ -198,19 +199,24 @@ async fn a_table_that_the_server_finds_damaged_holds_and_no_message_is_given_up_
     assert_eq!(rows, ["10|10|19|0"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_fits_no_column_of_a_table_of_somebody_else_is_a_dead_letter_and_holds_up_nothing() {
-    let database = Database::shared().await;
+/// Makes the table `trades`, and a role that may load it and does not own it.
+async fn others_table(database: &Database<'_>, columns: &str) -> Target {
     let name = &database.name;
     database
         .sql(&format!(
             "CREATE ROLE {name}_loader LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public TO {name}_loader; \
-             CREATE TABLE trades (n bigint, price numeric); GRANT SELECT, INSERT ON trades TO {name}_loader"
+             CREATE TABLE trades {columns}; GRANT SELECT, INSERT ON trades TO {name}_loader"
         ))
         .await;
     let mut config = database.config();
     config.user(format!("{name}_loader")).password("x");
-    let target = super::super::Target::new(config, "public", PRODUCER);
+    Target::new(config, "public", PRODUCER)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fits_no_column_of_a_table_of_somebody_else_is_a_dead_letter_and_holds_up_nothing() {
+    let database = Database::shared().await;
+    let target = others_table(&database, "(n bigint, price numeric)").await;
     let stage = MemoryStage::new("trades");
     let put = || {
         stage.put([
@@ -252,4 +258,64 @@ async fn what_fits_no_column_of_a_table_of_somebody_else_is_a_dead_letter_and_ho
         "SELECT _extra, _message FROM trades WHERE _extra IS NOT NULL OR _message IS NOT NULL ORDER BY 1";
     assert_eq!(database.sql(kept).await, [r#"{"n": "no number"}|"#, "|[1, 2, 3]"]);
     assert_eq!(database.sql(letters).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_keys_of_a_table_of_somebody_else_stand_in_extra_until_they_get_their_columns() {
+    let database = Database::shared().await;
+    let target = others_table(&database, "(n bigint, _extra jsonb)").await;
+    // As we make them: this one would be widened.
+    database
+        .sql("COMMENT ON COLUMN trades.n IS 'socket-el key: \"n\"'")
+        .await;
+    let stage = MemoryStage::new("trades");
+    stage.put([
+        r#"{"n": 1, "new": "x"}"#,
+        r#"{"n": 2.5}"#,
+        r#"{"n": 3, "newer": [1]}"#,
+    ]);
+    let engine = Engine::mapped(target, &[&stage], options("{}"), RunUntil::Stopped, QUICK);
+    until_told(&stage, DeliveryState::Idle).await;
+    assert_eq!(
+        database.sql("SELECT n, _extra FROM trades").await,
+        [r#"1|{"new": "x"}"#, r#"|{"n": 2.5}"#, r#"3|{"newer": [1]}"#]
+    );
+    database.sql("ALTER TABLE trades ADD new text").await;
+    stage.put([r#"{"n": 4, "new": "y", "newer": 5}"#]);
+    until("the last is delivered", || engine.stats.delivered.get() == 4).await;
+    engine.stop().await.unwrap();
+    assert_eq!(
+        database.sql("SELECT new, _extra FROM trades WHERE n = 4").await,
+        [r#"y|{"newer": 5}"#]
+    );
+    assert_eq!(
+        database.sql("SELECT count(*) FROM _socket_el_dead_letter").await,
+        ["0"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_keys_of_a_table_of_somebody_else_without_extra_hold_the_stage_with_the_statement_to_run() {
+    let database = Database::shared().await;
+    let target = others_table(&database, "(n bigint)").await;
+    let stage = MemoryStage::new("trades");
+    stage.put([r#"{"n": 1, "new": "x"}"#]);
+    let engine = Engine::mapped(target, &[&stage], options("{}"), RunUntil::Stopped, QUICK);
+    let condition = until_told(&stage, DeliveryState::Held).await;
+    for part in [
+        r#"ADD COLUMN IF NOT EXISTS "new" text"#,
+        "only the table's owner can add them",
+        r#"ALTER TABLE "public"."trades" ADD COLUMN _extra jsonb"#,
+        "new_keys",
+    ] {
+        let told = format!("{} {}", condition.why, condition.what_to_do);
+        assert!(told.contains(part), "{part}: {condition:?}");
+    }
+    database.sql("ALTER TABLE trades ADD _extra jsonb").await;
+    until_told(&stage, DeliveryState::Idle).await;
+    engine.stop().await.unwrap();
+    assert_eq!(
+        database.sql("SELECT n, _extra FROM trades").await,
+        [r#"1|{"new": "x"}"#]
+    );
 }

@@ -268,3 +268,31 @@ async fn what_is_not_the_fault_of_a_row_delays_it_and_makes_no_dead_letter() {
         ["0"]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_fits_no_page_is_a_dead_letter_that_says_what_to_do() {
+    let database = Database::shared().await;
+    let stage = MemoryStage::new("trades");
+    // Values that can't be compressed: each is kept elsewhere, and still leaves 18 bytes in the row.
+    let mut state = 1_u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap())
+    };
+    let mut text = || -> String { (0..50).map(|_| letter()).collect() };
+    let fields: Vec<_> = (0..490)
+        .map(|n| format!("\"k{n}\": {}", serde_json::Value::from(text())))
+        .collect();
+    stage.put([format!("{{{}}}", fields.join(",")), r#"{"k1": "x"}"#.to_owned()]);
+    drain(database.target(), &[&stage]).await.unwrap();
+    let letters = database
+        .sql("SELECT message_offset, sqlstate, reason FROM _socket_el_dead_letter")
+        .await;
+    assert!(
+        letters.len() == 1
+            && letters[0].starts_with("0|54000|row is too big")
+            && letters[0].contains("max_columns"),
+        "{letters:?}"
+    );
+    assert_eq!(database.sql("SELECT count(*) FROM trades").await, ["1"]);
+}
