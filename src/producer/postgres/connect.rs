@@ -107,7 +107,8 @@ impl Delivery {
         }
         let producer = &self.context.name;
         if let Some(what_to_do) = alarm {
-            error!(producer, target = %self.target, "the database can't be used, and is tried again until it can: {reason}. {what_to_do}");
+            let pause = if what_to_do.is_empty() { "" } else { ". " };
+            error!(producer, target = %self.target, "the database can't be used, and is tried again until it can: {reason}{pause}{what_to_do}");
         } else {
             warn!(producer, target = %self.target, "no connection to the database; trying until there is one: {reason}");
         }

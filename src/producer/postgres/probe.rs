@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::PostgresOptions;
 use super::cursor::OwnTables;
 use super::session::{Session, describe};
-use super::table::{Router, Table, TableError};
+use super::table::{NewKeys, Router, Table, TableError};
 use super::target::Target;
 
 /// The tables of the stages, as far as the configuration tells them; a line for each thing.
@@ -59,13 +59,16 @@ pub(super) async fn probe(
         target.database()
     )];
     let refused = |error| format!("the database {target} refused to answer: {}", describe(&error));
-    look(&session.client, target, &mut lines).await.map_err(refused)?;
-    let mut is_held = false;
+    let may_make = look(&session.client, target, &mut lines).await.map_err(refused)?;
+    let mut is_held = !may_make.own_tables;
     for stage in stages {
         let mut router = Router::new(options.for_stage(target.schema(), stage)?);
         for table in router.tables_mut() {
             match look_at(&session.client, table, stage).await {
-                Ok(found) => lines.extend(found),
+                Ok(found) => {
+                    is_held |= found.lacks_rights || !found.exists && !may_make.tables;
+                    lines.extend(found.lines);
+                }
                 Err(TableError::Database { source, .. }) => return Err(refused(source)),
                 Err(error) => {
                     is_held = true;
@@ -80,14 +83,22 @@ pub(super) async fn probe(
     Ok(lines)
 }
 
+/// What the user may make in the schema.
+struct MayMake {
+    tables: bool,
+    /// Those of ours that are missing; with none that is so.
+    own_tables: bool,
+}
+
 /// Looks at our own tables and at the rights.
 async fn look(
     client: &Client,
     target: &Target,
     lines: &mut Vec<String>,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<MayMake, tokio_postgres::Error> {
     let schema = target.schema();
-    for statement in OwnTables::new(schema).missing(client, schema).await? {
+    let missing = OwnTables::new(schema).missing(client, schema).await?;
+    for statement in &missing {
         lines.push(format!("would run: {statement}"));
     }
     let rights = client
@@ -109,18 +120,30 @@ async fn look(
             "the user may not make tables in schema {schema}: GRANT CREATE ON SCHEMA"
         ));
     }
-    Ok(())
+    let tables = if exists { in_schema } else { in_database };
+    Ok(MayMake {
+        tables,
+        own_tables: tables || missing.is_empty(),
+    })
+}
+
+/// What was found of a table.
+struct Found {
+    exists: bool,
+    /// Whether the user may not fill it.
+    lacks_rights: bool,
+    lines: Vec<String>,
 }
 
 /// Looks at one table.
-async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Vec<String>, TableError> {
+async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Found, TableError> {
     table.load(client).await?;
     let name = table.name_sql().to_owned();
     let row = client
         .query_opt(
             "SELECT has_table_privilege(c.oid, 'INSERT'), pg_has_role(c.relowner, 'USAGE'), \
              has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE'), \
-             has_database_privilege(current_database(), 'TEMPORARY') \
+             has_database_privilege(current_database(), 'TEMPORARY'), row_security_active(c.oid) \
              FROM pg_class c WHERE c.oid = to_regclass($1)",
             &[&name],
         )
@@ -130,17 +153,29 @@ async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Vec<
         source,
     };
     let Some(row) = row.map_err(failed)? else {
-        return Ok(foreseen(table, stage, "would be"));
+        return Ok(Found {
+            exists: false,
+            lacks_rights: false,
+            lines: foreseen(table, stage, "would be"),
+        });
     };
     let may = |column| row.try_get::<_, bool>(column).map_err(failed);
     let (insert, own, update, temporary) = (may(0)?, may(1)?, may(2)?, may(3)?);
+    let is_by_row = may(4)?;
     let has_key = table.mapping().on_conflict.is_some();
+    // COPY into the table itself is refused then; rows with a key come by another statement.
+    let refuses_copy = is_by_row && !has_key;
+    let lacks_rights = !insert || refuses_copy || has_key && !(update && temporary);
     let mut lines = Vec::new();
     if !insert {
         lines.push(format!(
             "stage {stage}: the user may not insert into {name}: GRANT INSERT"
         ));
-    } else if has_key && !(update && temporary) {
+    } else if refuses_copy {
+        lines.push(format!(
+            "stage {stage}: row-level security of {name} applies to the user, and takes no COPY: load as a role with BYPASSRLS, or as the owner"
+        ));
+    } else if lacks_rights {
         lines.push(format!(
             "stage {stage}: on_conflict on {name} needs more rights: GRANT SELECT, UPDATE ON it, and GRANT TEMPORARY ON DATABASE"
         ));
@@ -153,9 +188,23 @@ async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Vec<
         lines.push(format!("stage {stage}: table {name} exists and takes rows"));
     }
     if !own {
+        let new_keys = match (table.mapping().new_keys, table.has_extra()) {
+            (NewKeys::Evolve, true) => "values of new keys stand in _extra",
+            (NewKeys::Evolve, false) => {
+                "a new key would hold the stage. Add `_extra jsonb` for them, or set new_keys to freeze or discard"
+            }
+            (NewKeys::Freeze | NewKeys::Discard, true) => "what fits no column stands in _extra",
+            (NewKeys::Freeze | NewKeys::Discard, false) => {
+                "what fits no column is a dead letter, until it has the column `_extra jsonb`"
+            }
+        };
         lines.push(format!(
-            "stage {stage}: table {name} exists; new keys can't become columns, for the user does not own it"
+            "stage {stage}: table {name} exists; new keys can't become columns, for the user does not own it: {new_keys}"
         ));
     }
-    Ok(lines)
+    Ok(Found {
+        exists: true,
+        lacks_rights,
+        lines,
+    })
 }
