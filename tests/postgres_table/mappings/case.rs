@@ -155,16 +155,18 @@ impl Case {
             })
             .collect();
         let mut case = Self {
-            include,
             records,
             positional,
             when: records != Records::SecondElement && once_in(dice, 3),
             new_keys,
             nul: *one(dice, &[Some(NulRule::Replaced), Some(NulRule::LeftOut), None]),
             exact: dice.random(),
-            max_columns: once_in(dice, 3).then(|| dice.random_range(1..14)),
+            // Fewer than are named, the three of the metadata among them, are refused.
+            max_columns: once_in(dice, 3)
+                .then(|| 3 + columns.len() + include.len() + dice.random_range(0..6)),
             yaml: String::new(),
             table: String::new(),
+            include,
             columns,
         };
         case.yaml = case.keys();
