@@ -23,8 +23,7 @@ const DEFAULT_RETENTION: Retention = Retention {
 
 const DEFAULT_MAX_BYTES: ByteSize = ByteSize(10 << 30);
 
-/// A smaller stage could not even hold what sled keeps for itself.
-const LEAST_MAX_BYTES: ByteSize = ByteSize(1 << 20);
+const LEAST_MAX_BYTES: ByteSize = ByteSize(crate::stage::local::LEAST_MAX_BYTES);
 
 /// How long `durability: interval(…)` may leave messages in memory only.
 const INTERVAL_RANGE: RangeInclusive<Span> =
@@ -176,7 +175,13 @@ impl StageConfig {
         };
         let max_bytes = section.or("max_bytes", DEFAULT_MAX_BYTES);
         if max_bytes < LEAST_MAX_BYTES {
-            section.problem("max_bytes", &format!("must be at least {LEAST_MAX_BYTES}"));
+            section.problem(
+                "max_bytes",
+                &format!(
+                    "must be at least {LEAST_MAX_BYTES}: what is being written and what waits to be delivered take 8MiB or \
+                     16MiB each, however little it is"
+                ),
+            );
         }
         let on_full = section.or("on_full", OnFull::Block);
         Some(Self {

@@ -19,7 +19,7 @@ fn config(sources: [&Source; 2]) -> String {
     type: consumer
     variety: socket
     uri: {small}
-    stage: {{ type: local, path: small_stage, max_bytes: 24MiB, retention: {{ age: 0s, bytes: 0 }}, on_full: block }}
+    stage: {{ type: local, path: small_stage, max_bytes: 32MiB, retention: {{ age: 0s, bytes: 0 }}, on_full: block }}
   - name: large
     type: consumer
     variety: socket
@@ -102,7 +102,7 @@ impl Both {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stage_shows_as_paused_and_disturbs_no_other_path_and_goes_on_once_there_is_room() {
-    const FLOOD: u64 = 400_000;
+    const FLOOD: u64 = 600_000;
     let mut both = Both::start().await;
     let (engine, workspace) = (&mut both.engine, &both.workspace);
     both.proxy.set(Traffic::Refused);

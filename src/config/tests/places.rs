@@ -108,11 +108,11 @@ fn variables_are_replaced_in_every_value_and_typed_by_what_is_wanted() {
       size: ${N:-7}
       interval: \"${INTERVAL}\"",
     );
-    let variables = [("MAX", "5MiB"), ("INTERVAL", "3s"), ("DIR", "/nowhere/at/all")];
+    let variables = [("MAX", "50MiB"), ("INTERVAL", "3s"), ("DIR", "/nowhere/at/all")];
     let config = load_with(&text, &permissive(), &variables).unwrap().config;
     let consumer = &config.consumers[0];
     assert_eq!(consumer.stage.path, Path::new("/nowhere/at/all/x"));
-    assert_eq!(consumer.stage.max_bytes.to_string(), "5MiB");
+    assert_eq!(consumer.stage.max_bytes.to_string(), "50MiB");
     assert_eq!(consumer.batch.messages, 7);
     assert_eq!(consumer.batch.interval.to_string(), "3s");
 }
@@ -194,7 +194,7 @@ runners:
     variety: socket
     uri: ws://a
     stage: &stage { type: local, path: /nowhere/stage }
-  - { <<: *base, name: two, stage: { <<: *stage, max_bytes: 2MiB, path: /nowhere/other } }
+  - { <<: *base, name: two, stage: { <<: *stage, max_bytes: 200MiB, path: /nowhere/other } }
   - { name: three, type: consumer, variety: socket, uri: ws://b, stage: *stage }
   - { name: sink, type: producer, variety: postgres, depends_on: [one, two, three] }
 ";
@@ -214,7 +214,7 @@ runners:
         stages,
         [
             ("one", "/nowhere/stage", "10GiB".to_owned()),
-            ("two", "/nowhere/other", "2MiB".to_owned()),
+            ("two", "/nowhere/other", "200MiB".to_owned()),
             ("three", "/nowhere/stage", "10GiB".to_owned()),
         ]
     );

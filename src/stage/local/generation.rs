@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::carried::Carried;
 use super::database::Database;
 use super::options::{OpenError, Tuning};
-use super::outages::{self, Carried};
+use super::outages;
 use super::trial::SledSettings;
 use super::walk::{Walk, WalkError};
 use crate::record::Offset;

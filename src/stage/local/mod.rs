@@ -38,6 +38,7 @@ pub mod disk;
 pub mod trial;
 
 mod batches;
+mod carried;
 mod commit;
 mod cursors;
 mod database;
@@ -68,6 +69,7 @@ mod writer;
 
 pub use lock::{Holder, is_in_use};
 pub use options::{
-    Durability, LocalOptions, MAX_SEALED_OPEN, OnFull, OpenError, RESERVATION, Retention, StageRole, Tuning,
+    Durability, LEAST_MAX_BYTES, LocalOptions, MAX_SEALED_OPEN, OnFull, OpenError, RESERVATION, Retention,
+    StageRole, Tuning,
 };
 pub use path::LocalPath;

@@ -122,6 +122,13 @@ pub struct Tuning {
     pub(super) step: super::testing::StepHook,
 }
 
+/// Bytes of a segment of sled, the least that a generation takes on disk.
+const SEGMENT_BYTES: usize = 8 << 20;
+
+/// The least that `max_bytes` may be: two segments for the generation that is appended to, and two for one that waits to be
+/// delivered. With one segment nothing is staged at all, and with two or three `drop_oldest` drops what has just been staged.
+pub const LEAST_MAX_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
+
 /// Sealed databases that are open at a time.
 pub const MAX_SEALED_OPEN: usize = 2;
 
@@ -134,7 +141,7 @@ impl Default for Tuning {
             seal_bytes: 256 * MIB,
             seal_age: Duration::from_secs(3600),
             codec: Codec::default(),
-            segment_bytes: 8 << 20,
+            segment_bytes: SEGMENT_BYTES,
             open_cache_bytes: 8 * MIB,
             sealed_cache_bytes: 4 * MIB,
             ring_bytes: 4 << 20,

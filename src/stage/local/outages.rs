@@ -5,7 +5,7 @@
 //! sealed they are found by going through, and those behind the last message stand where they were recorded.)
 //!
 //! Invariant: an outage stands in the generation that holds the first message behind it, and as long as there is none in the open
-//! one. A roll carries it over: whoever has delivered every message of a sealed generation needs nothing of it any more.
+//! one. A roll carries it over (`carried`): whoever has delivered every message of a sealed generation needs nothing of it any more.
 
 use std::iter;
 use std::ops::RangeBounds;
@@ -100,49 +100,6 @@ impl Writer {
     }
 }
 
-/// Outages of one stage as they are stored, to be inserted into the next generation.
-pub(super) struct Carried {
-    pub(super) stage: String,
-    /// Keys and values.
-    pub(super) records: Vec<(IVec, IVec)>,
-    /// The time that they span.
-    pub(super) period: Option<Period>,
-}
-
-impl Carried {
-    /// Puts them into a generation that is being made.
-    pub(super) fn insert_into(&self, db: &sled::Db) -> sled::Result<()> {
-        if self.records.is_empty() {
-            return Ok(());
-        }
-        let tree = db.open_tree(tree_of(&self.stage))?;
-        let index = db.open_tree(outages_tree_of(&self.stage))?;
-        for (key, value) in &self.records {
-            tree.insert(key, value)?;
-            index.insert(key, &[])?;
-        }
-        Ok(())
-    }
-}
-
-/// The outages of a generation behind its last message of the stage, which ends at `end` if there is one.
-pub(super) fn trailing(database: &Database, stage: &str, end: Option<Offset>) -> Result<Carried, String> {
-    let mut carried = Carried {
-        stage: stage.to_owned(),
-        records: Vec::new(),
-        period: None,
-    };
-    for record in records(database, stage, envelope::key(end.unwrap_or(Offset::ZERO), 0)..)? {
-        let (key, value) = record?;
-        // What does not open is left out: it would be so wherever it stands.
-        if let Ok(sealed) = envelope::open(stage, &key, &value) {
-            carried.period = Period::joined(carried.period, Some(sealed.header.period()));
-            carried.records.push((key, value));
-        }
-    }
-    Ok(carried)
-}
-
 /// When the first outage of a generation began, if it holds one.
 pub(super) fn first_began(database: &Database, stage: &str) -> Result<Option<Timestamp>, String> {
     let first = records(database, stage, ..)?.next().transpose()?;
@@ -153,11 +110,11 @@ pub(super) fn first_began(database: &Database, stage: &str) -> Result<Option<Tim
 }
 
 /// Keys and values of records, as they are read.
-type Records<'d> = Box<dyn Iterator<Item = Result<(IVec, IVec), String>> + 'd>;
+pub(super) type Records<'d> = Box<dyn Iterator<Item = Result<(IVec, IVec), String>> + 'd>;
 
 /// The records of a stage's outages in a generation with keys in this range, in order. In one without an index all records of the
 /// range are looked at.
-fn records<'d>(
+pub(super) fn records<'d>(
     database: &'d Database,
     stage: &str,
     keys: impl RangeBounds<[u8; 12]>,

@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::carried::Carried;
 use super::database::{Database, Poison};
 use super::disk;
 use super::gaps::GapList;
 use super::generation::{self, Ends};
 use super::meta::{self, Book, Meta, StageEntry};
 use super::options::{LocalOptions, OpenError};
-use super::outages::Carried;
 use super::state::Catalog;
 use super::trial::TrialCommand;
 use crate::record::Offset;

@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
+use super::carried;
 use super::database::{Database, Opened};
 use super::disk;
 use super::gaps;
 use super::generation;
 use super::meta::GenerationEntry;
 use super::options::OnFull;
-use super::outages;
 use super::state::{Generation, describe, lock, read};
 use super::writer::{OpenGeneration, Writer};
 use crate::record::{Offset, Timestamp};
@@ -181,7 +181,7 @@ impl Writer {
                 .catalog()
                 .get(&old)
                 .and_then(|generation| Some(generation.extents.get(stage)?.end));
-            carried.push(outages::trailing(&self.open.database, stage, end)?);
+            carried.push(carried::trailing(&self.open.database, stage, end)?);
         }
         generation::create(&shared.path, new, tuning, shared.id, reserved, &carried)
             .map_err(|error| describe(&error))?;

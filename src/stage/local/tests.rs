@@ -1,5 +1,6 @@
 //! The local stage as a whole: against a model, after crashes at every step, with damage of every kind, and full.
 
+mod carried;
 mod crash;
 mod damage;
 mod edges;

@@ -100,7 +100,7 @@ pub(super) struct OpenGeneration {
     pub(super) database: Arc<Database>,
     /// Bytes of records in it.
     pub(super) record_bytes: u64,
-    /// When its first record came.
+    /// When its first message came.
     pub(super) first_data: Option<Instant>,
 }
 
@@ -340,6 +340,8 @@ impl Writer {
             self.insert(&stage.name, record)?;
         }
         self.records = records;
+        // Outages alone make no generation old: nothing is let go by a roll that carries all of them over.
+        self.open.first_data.get_or_insert_with(Instant::now);
         if let Some(lane) = self.lanes.get_mut(&stage.name) {
             lane.next = end;
             lane.prev_end = end;
@@ -384,7 +386,6 @@ impl Writer {
         self.uncommitted_bytes += bytes;
         self.uncommitted_since.get_or_insert_with(Instant::now);
         self.open.record_bytes += bytes as u64;
-        self.open.first_data.get_or_insert_with(Instant::now);
         self.room.wrote(bytes as u64);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::stage::local::database::{Database, Opened, wait_until_closed};
 use crate::stage::local::meta::GenerationEntry;
 use crate::stage::local::options::OpenError;
 use crate::stage::local::state::Generation;
-use crate::stage::local::{disk, gaps, generation, outages};
+use crate::stage::local::{carried, disk, gaps, generation};
 use crate::stage::path::{Extent, GenerationState};
 use crate::stage::{Gap, Period};
 
@@ -179,7 +179,7 @@ impl Recovery<'_> {
                 self.add_gap(&stage, &gap)?;
             }
             let end = scan.extent.map(|extent| extent.end);
-            let trailing = outages::trailing(database, &stage, end).map_err(|reason| tools.failed(reason))?;
+            let trailing = carried::trailing(database, &stage, end).map_err(|reason| tools.failed(reason))?;
             self.trailing.insert(stage.clone(), trailing);
             if let Some(extent) = scan.extent {
                 self.close_hole_before(&stage, extent.first)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::record::Offset;
-use crate::stage::local::{LocalOptions, OnFull, Retention, disk};
+use crate::stage::local::{LEAST_MAX_BYTES, LocalOptions, OnFull, Retention, Tuning, disk};
 use crate::stage::path::StagePath;
 use crate::stage::{Appended, GapCause, Given};
 
@@ -152,4 +152,56 @@ async fn a_cursor_that_the_configuration_no_longer_names_pins_until_it_is_forgot
         local.overview().generations.len() < before
     })
     .await;
+}
+
+/// A path as it is in production, of so many bytes.
+fn real(path: &std::path::Path, max_bytes: u64, on_full: OnFull) -> LocalOptions {
+    LocalOptions {
+        max_bytes,
+        on_full,
+        tuning: Tuning {
+            min_free: 0,
+            reserve_bytes: 0,
+            housekeeping: Duration::from_millis(20),
+            ..Tuning::default()
+        },
+        ..options(path)
+    }
+}
+
+/// Payloads that no compression makes smaller.
+fn noise() -> Vec<Vec<u8>> {
+    let payload = || (0..1000).map(|_| rand::random()).collect();
+    (0..500).map(|_| payload()).collect()
+}
+
+/// Half a megabyte each: several times the path's size.
+const FLOOD: usize = 150;
+
+#[tokio::test]
+async fn the_least_size_holds_something_whatever_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, stage) = open_with(real(dir.path(), LEAST_MAX_BYTES, OnFull::DropOldest));
+    let mut least_kept = u64::MAX;
+    for number in 0..FLOOD {
+        append(&stage, noise()).await;
+        let used: u64 = local.overview().generations.iter().map(|one| one.bytes).sum();
+        assert!(used < LEAST_MAX_BYTES + (8 << 20), "{used}");
+        let bounds = stage.bounds();
+        if number > 10 {
+            least_kept = least_kept.min(bounds.head.get() - bounds.oldest.get());
+        }
+    }
+    println!("at least {least_kept} messages are kept");
+    assert!(least_kept >= 2000, "{least_kept}");
+}
+
+#[tokio::test]
+async fn the_least_size_lets_everything_through_that_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_local, stage) = open_with(real(dir.path(), LEAST_MAX_BYTES, OnFull::Block));
+    for _ in 0..FLOOD {
+        append(&stage, noise()).await;
+        stage.ack(PRODUCER, stage.bounds().head).await.unwrap();
+    }
 }

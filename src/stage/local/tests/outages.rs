@@ -393,13 +393,6 @@ async fn what_an_earlier_version_recorded_is_found_and_its_sealed_files_stay_as_
     local.close().unwrap();
 }
 
-fn role(name: &str) -> crate::stage::local::StageRole {
-    crate::stage::local::StageRole {
-        name: name.to_owned(),
-        producers: vec![PRODUCER.to_owned()],
-    }
-}
-
 /// The causes of the outages that are listed.
 fn listed(local: &LocalPath, stage: &str) -> Vec<String> {
     assert_eq!(stage, STAGE);

@@ -66,10 +66,14 @@ pub(super) fn options(path: &Path) -> LocalOptions {
 }
 
 pub(super) fn roles() -> Vec<StageRole> {
-    vec![StageRole {
-        name: STAGE.to_owned(),
+    vec![role(STAGE)]
+}
+
+pub(super) fn role(name: &str) -> StageRole {
+    StageRole {
+        name: name.to_owned(),
         producers: vec![PRODUCER.to_owned()],
-    }]
+    }
 }
 
 /// All batches and outages of the stage, page by page.
