@@ -16,6 +16,13 @@ const DISTURBANCES: usize = 24;
 const DISTURBANCES_VARIABLE: &str = "SOCKET_EL_DISTURBANCES";
 const SEED: u64 = 20_261_124;
 
+/// How many messages the feed sends while its only connection is cut again and again, unless the environment variable says otherwise.
+const CUT_MESSAGES: u64 = 100_000;
+const CUT_MESSAGES_VARIABLE: &str = "SOCKET_EL_CUT_MESSAGES";
+/// Messages a second then, and the most that come through between two cuts.
+const CUT_RATE: u64 = 5_000;
+const MAX_BETWEEN_CUTS: u64 = 5_000;
+
 /// What may happen.
 #[derive(Clone, Copy, Debug)]
 enum Disturbance {
@@ -53,9 +60,14 @@ struct Scene {
 
 impl Scene {
     async fn start(commands: &[&[&'static str]]) -> Self {
+        Self::start_at(1_000, commands).await
+    }
+
+    /// With so many messages a second.
+    async fn start_at(rate: u64, commands: &[&[&'static str]]) -> Self {
         let database = Database::alone().await;
         let workspace = Workspace::direct(&database);
-        let feed = Feed::start(&workspace, &["--broadcast", "--rate", "1000"]).await;
+        let feed = Feed::start(&workspace, &["--broadcast", "--rate", &rate.to_string()]).await;
         let port = feed.url.trim_end_matches('/').rsplit(':').next().unwrap();
         let proxy = Proxy::to_feed(port.parse().unwrap()).await;
         let uri = format!("ws://127.0.0.1:{}/trades/binance", proxy.port());
@@ -283,4 +295,24 @@ async fn the_time_without_an_engine_is_a_stretch_that_says_how_the_engine_ended(
             row("the engine was stopped", "true", "true")
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_one_connection_that_is_cut_at_random_the_ledger_accounts_for_every_missing_number() {
+    let messages = match std::env::var(CUT_MESSAGES_VARIABLE) {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => CUT_MESSAGES,
+    };
+    let mut scene = Scene::start_at(CUT_RATE, &[&[]]).await;
+    let mut rng = StdRng::seed_from_u64(SEED + 2);
+    scene.goes_on(1).await;
+    let mut cuts = 0;
+    while scene.newest().await < messages {
+        scene.proxy.cut();
+        cuts += 1;
+        scene.goes_on(rng.random_range(1..MAX_BETWEEN_CUTS)).await;
+    }
+    scene.ends().await;
+    println!("{cuts} cuts");
+    check_account(&scene).await;
 }

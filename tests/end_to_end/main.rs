@@ -19,6 +19,7 @@ mod forgotten;
 mod full_database;
 mod kills;
 mod ledger;
+mod losses;
 mod outages;
 mod owners;
 mod polls;
