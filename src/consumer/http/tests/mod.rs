@@ -1,6 +1,7 @@
 //! Consumers over a stage in memory, against servers on the loopback address whose every answer the test gives.
 
 mod failures;
+mod proxies;
 mod settings;
 mod support;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::consumer::Consumer;
+use crate::consumer::captured_log::Log;
 use crate::consumer::memory_stage::{Durability, Entry};
 use crate::exit::ExitReason;
 use crate::stats::ConsumerState;
@@ -175,6 +177,40 @@ async fn the_state_tells_what_it_does_and_a_source_without_news_is_silent() {
     consumer.state_is(ConsumerState::Live).await;
     let (stage, _) = consumer.stop().await;
     assert_eq!(stage.outages(), [], "silence is no outage");
+}
+
+#[tokio::test]
+async fn a_stage_that_takes_nothing_shows_as_paused_and_the_source_is_not_asked_until_it_does() {
+    const RECORDS: u64 = 40_000;
+    let mut server = Server::listen().await;
+    let (log, _guard) = Log::capture();
+    let keys = "interval: 100ms\nrecords: $.data[*]";
+    let consumer = Running::start_over(settings(&server.uri(), keys), Durability::ByHand);
+    let numbers: Vec<_> = (0..RECORDS).map(|number| number.to_string()).collect();
+    let body = format!("{{\"data\":[{}]}}", numbers.join(","));
+    server.asked().await.answer(200, &[], &body);
+    let why = consumer.state_is(ConsumerState::Paused).await;
+    assert!(why.contains("on_full: block"), "{why}");
+    assert!(
+        consumer.stage.payloads().len() < numbers.len(),
+        "what is held is bounded"
+    );
+    assert!(server.is_idle(), "ten intervals have gone by");
+    while consumer.stats.staged.get() < RECORDS {
+        consumer.stage.commit();
+        tokio::task::yield_now().await;
+    }
+    consumer.state_is(ConsumerState::Live).await;
+    server.asked().await.answer(304, &[], "");
+    let (stage, _) = consumer.stop().await;
+    assert_eq!(
+        stage.payloads(),
+        numbers.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()
+    );
+    assert_eq!(stage.outages(), [], "nothing was missed");
+    let log = log.text();
+    let told = |text| log.matches(text).count();
+    assert_eq!((told("paused; the source"), told("asked again")), (1, 1), "{log}");
 }
 
 #[tokio::test]
