@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
+use super::paced::{Paced, QUOTA_BYTES};
 use super::refusal::{ConnectError, of_handshake};
 use super::script::{MAX_STEP_BYTES, Script};
 use super::settings::{Route, Settings};
@@ -16,10 +17,10 @@ use crate::consumer::reach;
 use crate::consumer::reach::headers::apply;
 
 /// How much is read from the connection at a time: at high rates this decides how many system calls a message costs.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+const READ_BUFFER_BYTES: usize = QUOTA_BYTES;
 
 /// A live connection.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Paced<TcpStream>>>;
 
 /// Connects. The files of tokens are read first, so that what comes with the connection is what it needs.
 pub(super) async fn connect<'s>(
@@ -57,7 +58,7 @@ async fn dial(settings: &Settings, route: &Route) -> Result<(Socket, Response), 
         Some(tls) => Connector::Rustls(tls.clone()),
         None => Connector::Plain,
     };
-    let answered = client_async_tls_with_config(request, tcp, Some(config), Some(connector))
+    let answered = client_async_tls_with_config(request, Paced::new(tcp), Some(config), Some(connector))
         .await
         .map_err(of_handshake)?;
     Ok(answered)

@@ -22,6 +22,7 @@ mod intake;
 mod lane;
 mod liveness;
 mod merge;
+mod paced;
 mod pattern;
 mod queue;
 mod refusal;
