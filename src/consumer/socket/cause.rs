@@ -33,6 +33,10 @@ pub(super) fn of_error(error: &Error) -> (String, Option<CloseCode>) {
             "the connection ended without a close frame (1006)".to_owned(),
             None,
         ),
+        Error::Protocol(ProtocolError::NonZeroReservedBits) => (
+            "the server broke the WebSocket protocol: it sent a compressed frame, or one of another extension, though none was agreed to (1002)".to_owned(),
+            Some(CloseCode::Protocol),
+        ),
         Error::Protocol(error) => (
             format!("the server broke the WebSocket protocol: {error} (1002)"),
             Some(CloseCode::Protocol),

@@ -40,6 +40,8 @@ async fn a_text_message_that_is_not_utf8_ends_the_connection_with_1007() {
 #[tokio::test]
 async fn reserved_bits_end_the_connection_with_1002() {
     is_left_with(&[0xf1, 0], CloseCode::Protocol, "protocol").await;
+    // What permessage-deflate makes of an empty message.
+    is_left_with(&[0xc1, 1, 0], CloseCode::Protocol, "it sent a compressed frame").await;
 }
 
 #[tokio::test]
