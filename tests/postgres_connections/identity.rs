@@ -14,7 +14,10 @@ async fn a_client_certificate_logs_in_where_the_server_asks_for_one() {
         &[("root.crt", &authority.pem)],
     );
     server
-        .query("postgres", "CREATE ROLE loader LOGIN")
+        .query(
+            "postgres",
+            "CREATE ROLE loader LOGIN; GRANT CREATE ON SCHEMA public TO loader",
+        )
         .await
         .unwrap();
     let (mine, others) = (
