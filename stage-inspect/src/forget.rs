@@ -10,12 +10,12 @@ use clap::Args;
 use serde::Serialize;
 use socket_el::config::{ConfiguredStage, Variables, load_stages, nearest};
 use socket_el::exit::{ExitReason, RunnerError};
-use socket_el::producer::remains::{Departed, Remains};
+use socket_el::producer::remains::Departed;
 use socket_el::record::Offset;
 use socket_el::stage::StageError;
 use socket_el::stage::path::{GenerationSummary, Route, replay_cursor};
 
-use self::databases::Databases;
+use self::databases::{Databases, Found};
 
 use crate::chosen::{Chosen, choose};
 use crate::cli::{Cli, Location};
@@ -69,8 +69,8 @@ struct Forgotten<'a> {
 struct ForgottenAll<'a> {
     #[serde(flatten)]
     forgotten: &'a Forgotten<'a>,
-    /// Their cursors are gone, and their data stays.
-    databases: &'a [Remains],
+    /// Their cursors are gone where nothing else is said, and their data stays.
+    databases: &'a [Found],
     /// What could not be looked into, and why.
     not_looked_into: &'a [String],
 }
@@ -93,11 +93,17 @@ pub(crate) async fn forget(cli: &Cli, args: &ForgetArgs) -> Result<(), RunnerErr
     }
     carry_out(&chosen, args).await?;
     chosen.close().await?;
-    databases.forget_cursors().await;
+    let removed = databases.forget_cursors().await;
+    tell(cli, &forgotten, &databases)?;
+    removed
+}
+
+/// Tells what was forgotten.
+fn tell(cli: &Cli, forgotten: &Forgotten<'_>, databases: &Databases) -> Result<(), RunnerError> {
     if cli.json {
         return print_json(&ForgottenAll {
-            forgotten: &forgotten,
-            databases: &databases.remains,
+            forgotten,
+            databases: &databases.found,
             not_looked_into: &databases.unseen,
         });
     }

@@ -152,3 +152,49 @@ async fn a_producer_that_was_renamed_is_forgotten_and_without_its_profile_what_m
     let listed = delivered.workspace.inspect(&["--json", "list"]).await.stdout();
     assert!(!listed.contains("\"postgres\""), "{listed}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_the_role_may_not_remove_is_not_said_to_be_gone() {
+    let mut delivered = Delivered::start().await;
+    delivered.engine.stops_cleanly().await;
+    delivered.renames_the_stage();
+    let database = &delivered.database;
+    let role = format!("reader_{}", database.name());
+    database
+        .rows(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+        ))
+        .await;
+    delivered.workspace.write_profile(&format!(
+        "postgres:\n  user: {role}\n  password: x\n  database: {}\n  host: 127.0.0.1\n  port: {}\n",
+        database.name(),
+        database.cluster().port()
+    ));
+
+    let json = [&PROFILES[..], &["--producer", "postgres", "--yes", "--json"]].concat();
+    let mut in_part = delivered.forget(&json).await;
+    in_part.ends_with(1).await;
+    let told = in_part.stdout();
+    assert!(
+        told.contains("\"cursor_not_removed\"") && told.contains("permission denied"),
+        "{told}"
+    );
+    let mut in_part = delivered.forget(&[&PROFILES[..], &["--yes"]].concat()).await;
+    in_part.ends_with(1).await;
+    let (told, failed) = (in_part.stdout(), in_part.stderr());
+    assert!(
+        told.contains("forgot stage feed") && !told.contains("the cursor of postgres"),
+        "{told}"
+    );
+    assert!(
+        failed.contains("the cursor of postgres in _socket_el_cursor")
+            && failed.contains("could not be removed: "),
+        "{failed}"
+    );
+    assert_eq!(delivered.cursors().await, Some(1));
+
+    // What it says removes it.
+    let (_, statement) = failed.split_once("Remove it as a role that may: ").unwrap();
+    delivered.database.rows(statement).await;
+    assert_eq!(delivered.cursors().await, Some(0));
+}

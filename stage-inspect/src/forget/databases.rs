@@ -1,10 +1,12 @@
 //! What the databases of the configured producers hold of what is forgotten. A producer that has left the configuration may well have
 //! delivered into one of them. None of them is needed to forget what lies on the disk.
 
+use serde::Serialize;
 use socket_el::config::Config;
-use socket_el::exit::chain;
+use socket_el::exit::{ExitReason, RunnerError, chain};
 use socket_el::producer::operate::Operations;
 use socket_el::producer::remains::{Departed, Remains};
+use socket_el::stage::path::replay_cursor;
 
 use super::ForgetArgs;
 use crate::cli::Cli;
@@ -16,9 +18,31 @@ pub(super) struct Databases {
     config: Option<Config>,
     departed: Departed,
     /// What they hold.
-    pub(super) remains: Vec<Remains>,
+    pub(super) found: Vec<Found>,
     /// What could not be looked into, and why.
     pub(super) unseen: Vec<String>,
+}
+
+/// What one of them holds of one producer.
+#[derive(Debug, Serialize)]
+pub(super) struct Found {
+    #[serde(flatten)]
+    remains: Remains,
+    /// Why its cursor, which was to go, is still there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor_not_removed: Option<String>,
+    /// Those that found it, of the producers that can be asked: several may share a database, with rights of their own.
+    #[serde(skip)]
+    seen_by: Vec<usize>,
+}
+
+impl Found {
+    fn cursor(&self) -> String {
+        format!(
+            "the cursor of {} in _socket_el_cursor ({})",
+            self.remains.producer, self.remains.database
+        )
+    }
 }
 
 impl Databases {
@@ -27,7 +51,7 @@ impl Databases {
         let mut databases = Self {
             config: None,
             departed,
-            remains: Vec::new(),
+            found: Vec::new(),
             unseen: Vec::new(),
         };
         match load(cli, args.profiles.as_deref()) {
@@ -39,13 +63,18 @@ impl Databases {
             }
             Err(error) => databases.unseen.push(chain(&error)),
         }
-        for operations in databases.config.iter().flat_map(sinks) {
+        for (sink, operations) in databases.config.iter().flat_map(sinks).enumerate() {
             match operations.remains(&databases.departed).await {
-                Ok(found) => {
-                    for remains in found {
-                        // Several producers may share a database.
-                        if !databases.remains.contains(&remains) {
-                            databases.remains.push(remains);
+                Ok(all) => {
+                    for remains in all {
+                        let known = databases.found.iter_mut().find(|found| found.remains == remains);
+                        match known {
+                            Some(found) => found.seen_by.push(sink),
+                            None => databases.found.push(Found {
+                                remains,
+                                cursor_not_removed: None,
+                                seen_by: vec![sink],
+                            }),
                         }
                     }
                 }
@@ -56,16 +85,13 @@ impl Databases {
         databases
     }
 
-    /// What goes in them, in words.
+    /// What goes in them, or went, in words.
     pub(super) fn goes(&self) -> String {
-        let cursors = self.remains.iter().filter(|remains| remains.cursor.is_some());
-        let goes: Vec<_> = cursors
-            .map(|remains| {
-                format!(
-                    "the cursor of {} in _socket_el_cursor ({})",
-                    remains.producer, remains.database
-                )
-            })
+        let goes: Vec<_> = self
+            .found
+            .iter()
+            .filter(|found| found.remains.cursor.is_some() && found.cursor_not_removed.is_none())
+            .map(Found::cursor)
             .collect();
         match goes.is_empty() {
             true => String::new(),
@@ -76,7 +102,7 @@ impl Databases {
     /// What stays in them, or may stay, a line each.
     pub(super) fn stays(&self) -> String {
         let mut lines = String::new();
-        for remains in &self.remains {
+        for Found { remains, .. } in &self.found {
             for data in &remains.data {
                 lines += &format!(
                     "{} {} of {} stay in {}; to remove them: {};\n",
@@ -106,14 +132,47 @@ impl Databases {
     }
 
     /// Removes the cursors that were found.
-    pub(super) async fn forget_cursors(&mut self) {
-        if self.remains.iter().all(|remains| remains.cursor.is_none()) {
-            return;
-        }
-        for operations in self.config.iter().flat_map(sinks) {
-            if let Err(error) = operations.forget_cursors(&self.departed).await {
-                self.unseen.push(chain(&error));
+    ///
+    /// # Errors
+    /// Those that could not be removed, and why.
+    pub(super) async fn forget_cursors(&mut self) -> Result<(), RunnerError> {
+        for (sink, operations) in self.config.iter().flat_map(sinks).enumerate() {
+            let mut cursors: Vec<_> = self
+                .found
+                .iter_mut()
+                .filter(|found| found.remains.cursor.is_some() && found.seen_by.contains(&sink))
+                .collect();
+            if cursors.is_empty() {
+                continue;
             }
+            let removed = operations.forget_cursors(&self.departed).await;
+            let why = removed.err().map(|error| chain(&error));
+            for found in &mut cursors {
+                found.cursor_not_removed.clone_from(&why);
+                if why.is_none() {
+                    // It is gone for the others, too.
+                    found.seen_by.clear();
+                }
+            }
+        }
+        let Departed { path_id, stage, .. } = &self.departed;
+        let stay: Vec<_> = self
+            .found
+            .iter()
+            .filter_map(|found| {
+                let why = found.cursor_not_removed.as_ref()?;
+                let producer = &found.remains.producer;
+                Some(format!(
+                    "{} could not be removed: {why}. Remove it as a role that may: DELETE FROM _socket_el_cursor WHERE stage = '{stage}' AND \
+                     stage_path_id = '{path_id}' AND producer IN ('{producer}', '{}')",
+                    found.cursor(),
+                    replay_cursor(producer)
+                ))
+            })
+            .collect();
+        match stay.is_empty() {
+            true => Ok(()),
+            false => Err(RunnerError::new(ExitReason::Failed, stay.join("; "))),
         }
     }
 }
