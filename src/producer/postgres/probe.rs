@@ -59,13 +59,19 @@ pub(super) async fn probe(
         target.database()
     )];
     let refused = |error| format!("the database {target} refused to answer: {}", describe(&error));
-    let may_make = look(&session.client, target, &mut lines).await.map_err(refused)?;
-    let mut is_held = !may_make.own_tables;
+    let client = &session.client;
+    let tables = OwnTables::new(target.schema());
+    let may_make = look(client, target, &tables, &mut lines).await.map_err(refused)?;
+    let delivering = denied_in_delivery(client, &tables).await.map_err(refused)?;
+    let mut is_held = !may_make.own_tables || !delivering.is_empty();
+    lines.extend(delivering);
+    let mut is_made = false;
     for stage in stages {
         let mut router = Router::new(options.for_stage(target.schema(), stage)?);
         for table in router.tables_mut() {
-            match look_at(&session.client, table, stage).await {
+            match look_at(client, table, stage).await {
                 Ok(found) => {
+                    is_made |= !found.exists;
                     is_held |= found.lacks_rights || !found.exists && !may_make.tables;
                     lines.extend(found.lines);
                 }
@@ -76,6 +82,13 @@ pub(super) async fn probe(
                 }
             }
         }
+    }
+    if is_made {
+        // The making of a table is recorded.
+        let recording = denied(client, tables.table(), &["SELECT", "INSERT", "UPDATE"]).await;
+        let recording = recording.map_err(refused)?;
+        is_held |= recording.is_some();
+        lines.extend(recording);
     }
     if is_held {
         return Err(lines.join("\n"));
@@ -90,14 +103,49 @@ struct MayMake {
     own_tables: bool,
 }
 
+/// What the user may not do with our own tables that every delivery does, a line for each table. Those that are missing will be its
+/// own.
+async fn denied_in_delivery(
+    client: &Client,
+    tables: &OwnTables,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let mut lines = Vec::new();
+    for (table, rights) in [
+        (tables.cursor(), &["SELECT", "INSERT", "UPDATE"][..]),
+        (tables.dead_letter(), &["SELECT", "INSERT"]),
+        (tables.gap(), &["INSERT"]),
+    ] {
+        lines.extend(denied(client, table, rights).await?);
+    }
+    Ok(lines)
+}
+
+/// What to grant, when the user lacks one of these rights on a table that is there.
+async fn denied(
+    client: &Client,
+    table: &str,
+    rights: &[&str],
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_and(has_table_privilege(to_regclass($1)::oid, r)), true) FROM unnest($2::text[]) r",
+            &[&table, &rights],
+        )
+        .await?;
+    let may: bool = row.try_get(0)?;
+    let rights = rights.join(", ");
+    Ok((!may).then(|| format!("the user lacks rights on {table} that delivery needs: GRANT {rights} ON it")))
+}
+
 /// Looks at our own tables and at the rights.
 async fn look(
     client: &Client,
     target: &Target,
+    tables: &OwnTables,
     lines: &mut Vec<String>,
 ) -> Result<MayMake, tokio_postgres::Error> {
     let schema = target.schema();
-    let missing = OwnTables::new(schema).missing(client, schema).await?;
+    let missing = tables.missing(client, schema).await?;
     for statement in &missing {
         lines.push(format!("would run: {statement}"));
     }
@@ -130,7 +178,7 @@ async fn look(
 /// What was found of a table.
 struct Found {
     exists: bool,
-    /// Whether the user may not fill it.
+    /// Whether the user may not fill it, or not add what the configuration names.
     lacks_rights: bool,
     lines: Vec<String>,
 }
@@ -165,7 +213,9 @@ async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Foun
     let has_key = table.mapping().on_conflict.is_some();
     // COPY into the table itself is refused then; rows with a key come by another statement.
     let refuses_copy = is_by_row && !has_key;
-    let lacks_rights = !insert || refuses_copy || has_key && !(update && temporary);
+    let lacks_more = has_key && !(update && temporary);
+    let foreseen = table.foreseen();
+    let lacks_rights = !insert || refuses_copy || lacks_more || !own && foreseen.is_some();
     let mut lines = Vec::new();
     if !insert {
         lines.push(format!(
@@ -175,14 +225,19 @@ async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Foun
         lines.push(format!(
             "stage {stage}: row-level security of {name} applies to the user, and takes no COPY: load as a role with BYPASSRLS, or as the owner"
         ));
-    } else if lacks_rights {
+    } else if lacks_more {
         lines.push(format!(
             "stage {stage}: on_conflict on {name} needs more rights: GRANT SELECT, UPDATE ON it, and GRANT TEMPORARY ON DATABASE"
         ));
-    } else if let Some(sql) = table.foreseen() {
-        lines.push(format!(
-            "stage {stage}: table {name} exists, and would be changed so:"
-        ));
+    } else if let Some(sql) = foreseen {
+        lines.push(if own {
+            format!("stage {stage}: table {name} exists, and would be changed so:")
+        } else {
+            format!(
+                "stage {stage}: delivery would be held: table {name} lacks columns that the configuration names, and only its owner can add \
+                 them:"
+            )
+        });
         lines.extend(sql.lines().map(|line| format!("  {line}")));
     } else if own {
         lines.push(format!("stage {stage}: table {name} exists and takes rows"));

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::{PostgresProducer, Target};
+use super::super::Target;
 use super::support::{Database, Engine, MemoryStage, PRODUCER, QUICK, cluster, options, until};
 use crate::private_postgres::StopMode;
-use crate::producer::{Producer as _, RunUntil};
+use crate::producer::RunUntil;
 use crate::record::Offset;
 use crate::stage::report::{Condition, DeliveryState};
 
@@ -200,7 +200,7 @@ async fn a_table_that_the_server_finds_damaged_holds_and_no_message_is_given_up_
 }
 
 /// Makes the table `trades`, and a role that may load it and does not own it.
-async fn others_table(database: &Database<'_>, columns: &str) -> Target {
+pub(super) async fn others_table(database: &Database<'_>, columns: &str) -> Target {
     let name = &database.name;
     database
         .sql(&format!(
@@ -318,43 +318,4 @@ async fn new_keys_of_a_table_of_somebody_else_without_extra_hold_the_stage_with_
         database.sql("SELECT n, _extra FROM trades").await,
         [r#"1|{"new": "x"}"#]
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_probe_fails_where_the_role_lacks_what_delivery_needs_and_says_what_becomes_of_new_keys() {
-    let database = Database::shared().await;
-    let target = others_table(&database, "(n bigint)").await;
-    let probe = async |keys: &str, stage: &str| {
-        let producer = PostgresProducer::new(target.clone(), options(keys));
-        let found = producer.probe(&[stage.to_owned()]).await;
-        found.map(|lines| lines.join("\n"))
-    };
-    let told = probe("{}", "trades").await.unwrap();
-    assert!(told.contains("a new key would hold the stage"), "{told}");
-    let told = probe("new_keys: freeze", "trades").await.unwrap();
-    assert!(told.contains("what fits no column is a dead letter"), "{told}");
-    database.sql("ALTER TABLE trades ADD _extra jsonb").await;
-    let told = probe("{}", "trades").await.unwrap();
-    assert!(told.contains("values of new keys stand in _extra"), "{told}");
-    database.sql("ALTER TABLE trades ENABLE ROW LEVEL SECURITY").await;
-    let refusal = probe("{}", "trades").await.unwrap_err();
-    assert!(refusal.contains("row-level security"), "{refusal}");
-    database
-        .sql("ALTER TABLE trades DISABLE ROW LEVEL SECURITY")
-        .await;
-    let upsert = "on_conflict: { key: [n], action: update }";
-    database.sql("CREATE UNIQUE INDEX ON trades (n)").await;
-    let refusal = probe(upsert, "trades").await.unwrap_err();
-    assert!(refusal.contains("GRANT SELECT, UPDATE"), "{refusal}");
-    let role = format!("{}_loader", database.name);
-    database
-        .sql(&format!("REVOKE INSERT ON trades FROM {role}"))
-        .await;
-    let refusal = probe("{}", "trades").await.unwrap_err();
-    assert!(refusal.contains("GRANT INSERT"), "{refusal}");
-    database
-        .sql(&format!("REVOKE CREATE ON SCHEMA public FROM {role}, PUBLIC"))
-        .await;
-    let refusal = probe("{}", "other").await.unwrap_err();
-    assert!(refusal.contains("GRANT CREATE ON SCHEMA"), "{refusal}");
 }

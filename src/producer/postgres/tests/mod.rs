@@ -11,6 +11,7 @@ mod operator;
 mod outage;
 mod poison;
 mod poison_limit;
+mod probe;
 mod replay;
 mod retry;
 mod routes;
