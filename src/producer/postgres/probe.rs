@@ -248,9 +248,14 @@ async fn look_at(client: &Client, table: &mut Table, stage: &str) -> Result<Foun
             (NewKeys::Evolve, false) => {
                 "a new key would hold the stage. Add `_extra jsonb` for them, or set new_keys to freeze or discard"
             }
-            (NewKeys::Freeze | NewKeys::Discard, true) => "what fits no column stands in _extra",
-            (NewKeys::Freeze | NewKeys::Discard, false) => {
-                "what fits no column is a dead letter, until it has the column `_extra jsonb`"
+            (NewKeys::Discard, true) => {
+                "they are dropped, and values that do not fit their columns stand in _extra"
+            }
+            (NewKeys::Discard, false) => {
+                "they are dropped, and what fits no column is a dead letter, until it has the column `_extra jsonb`"
+            }
+            (NewKeys::Freeze, _) => {
+                "what fits no column is a dead letter, which a column _extra would not change"
             }
         };
         lines.push(format!(

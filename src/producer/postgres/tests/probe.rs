@@ -2,8 +2,8 @@
 
 use super::super::{PostgresProducer, Target};
 use super::conditions::others_table;
-use super::support::{Database, MemoryStage, drain, options};
-use crate::producer::Producer as _;
+use super::support::{Database, Engine, MemoryStage, QUICK, drain, options};
+use crate::producer::{Producer as _, RunUntil};
 
 /// What is found for one stage; as an error where delivery would be held.
 async fn probe(target: &Target, keys: &str, stage: &str) -> Result<String, String> {
@@ -19,9 +19,19 @@ async fn a_probe_fails_where_the_role_lacks_what_delivery_needs_and_says_what_be
     let probe = async |keys: &str, stage: &str| probe(&target, keys, stage).await;
     let told = probe("{}", "trades").await.unwrap();
     assert!(told.contains("a new key would hold the stage"), "{told}");
+    let frozen = "what fits no column is a dead letter, which a column _extra would not change";
     let told = probe("new_keys: freeze", "trades").await.unwrap();
-    assert!(told.contains("what fits no column is a dead letter"), "{told}");
+    assert!(told.contains(frozen), "{told}");
+    let told = probe("new_keys: discard", "trades").await.unwrap();
+    assert!(told.contains("until it has the column `_extra jsonb`"), "{told}");
     database.sql("ALTER TABLE trades ADD _extra jsonb").await;
+    let told = probe("new_keys: freeze", "trades").await.unwrap();
+    assert!(told.contains(frozen), "{told}");
+    let told = probe("new_keys: discard", "trades").await.unwrap();
+    assert!(
+        told.contains("they are dropped, and values that do not fit their columns stand in _extra"),
+        "{told}"
+    );
     let told = probe("{}", "trades").await.unwrap();
     assert!(told.contains("values of new keys stand in _extra"), "{told}");
     database.sql("ALTER TABLE trades ENABLE ROW LEVEL SECURITY").await;
@@ -48,6 +58,34 @@ async fn a_probe_fails_where_the_role_lacks_what_delivery_needs_and_says_what_be
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_table_makes_dead_letters_of_what_fits_no_column_with_extra_too() {
+    let database = Database::shared().await;
+    let target = others_table(
+        &database,
+        "(n bigint, twice bigint GENERATED ALWAYS AS (n * 2) STORED, _extra jsonb)",
+    )
+    .await;
+    let stage = MemoryStage::new("trades");
+    stage.put([
+        r#"{"n": 1}"#,
+        r#"{"n": "no number"}"#,
+        r#"{"n": 3, "new": 1}"#,
+        r#"{"n": 4, "twice": 9}"#,
+    ]);
+    let until = RunUntil::Drained;
+    let engine = Engine::mapped(target, &[&stage], options("new_keys: freeze"), until, QUICK);
+    engine.ended().await.unwrap();
+    assert_eq!(
+        database
+            .sql("SELECT n, twice, _extra FROM trades ORDER BY 1")
+            .await,
+        ["1|2|", r#"4|8|{"twice": 9}"#]
+    );
+    let letters = "SELECT message_offset FROM _socket_el_dead_letter ORDER BY 1";
+    assert_eq!(database.sql(letters).await, ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_fails_where_columns_that_the_configuration_names_can_only_be_added_by_the_table_s_owner() {
     let database = Database::shared().await;
     let target = others_table(&database, "(n bigint)").await;
@@ -63,9 +101,7 @@ async fn a_probe_fails_where_columns_that_the_configuration_names_can_only_be_ad
     probe(&target, "columns: { price: numeric }", "trades")
         .await
         .unwrap();
-    database
-        .sql(&format!("ALTER TABLE trades OWNER TO {role}"))
-        .await;
+    database.sql(&format!("ALTER TABLE trades OWNER TO {role}")).await;
     let told = probe(&target, "metadata: true", "trades").await.unwrap();
     assert!(told.contains("would be changed so:"), "{told}");
 }
