@@ -1,13 +1,14 @@
 //! One poll: GET over a connection that is kept for the next one, with the validators of the answer before, up to the whole answer.
 //!
 //! The connection runs only while a poll does: there is no task beside it. A server may end one that idles at any time, so a
-//! request that fails on a kept connection is sent once more on a new one. Redirections are not followed: credentials are for the
+//! request that fails on a kept connection is sent once more on a new one. What stands between may forget one without a word, and a
+//! request on it would be lost until the poll's time is over: so one that has idled for long is not used again. Redirections are not followed: credentials are for the
 //! server that the configuration names.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -22,7 +23,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::error::PollError;
@@ -35,12 +36,15 @@ use crate::stats::ConsumerStats;
 
 /// Most bytes of an answer's head, and of what is read at a time.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long a connection may have idled to be used again: less than what NATs, firewalls and balancers remember.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
 /// Asks one server for one thing, again and again.
 pub(super) struct Client<'s> {
     settings: &'s Settings,
     stats: Arc<ConsumerStats>,
-    kept: Option<Connection>,
+    /// With when its last answer was there.
+    kept: Option<(Connection, Instant)>,
     validators: Validators,
 }
 
@@ -108,7 +112,7 @@ impl<'s> Client<'s> {
             .driver
             .read(body, self.settings.max_answer_bytes)
             .await?;
-        self.kept = Some(connection);
+        self.kept = Some((connection, Instant::now()));
         Ok((!is_nothing).then(|| Answer {
             body,
             validators: Validators::of(&head.headers),
@@ -120,7 +124,8 @@ impl<'s> Client<'s> {
         &mut self,
         request: Request<Empty<Bytes>>,
     ) -> Result<(Connection, Response<Incoming>), PollError> {
-        if let Some(mut kept) = self.kept.take()
+        if let Some((mut kept, since)) = self.kept.take()
+            && since.elapsed() < MAX_IDLE
             && let Ok(response) = kept.send(request.clone()).await
         {
             return Ok((kept, response));

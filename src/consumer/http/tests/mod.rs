@@ -153,6 +153,24 @@ async fn a_connection_is_kept_and_one_that_the_server_has_ended_is_no_failure() 
     assert_eq!((stats.attempts.get(), stats.connects.get()), (3, 3));
 }
 
+/// What stands between may have forgotten it, and swallow what is sent over it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_idled_for_half_a_minute_is_not_used_again() {
+    for (interval, expected) in [("29s", [0, 0, 0]), ("31s", [0, 1, 2])] {
+        let mut server = Server::listen().await;
+        let consumer = Running::start(settings(&server.uri(), &format!("interval: {interval}")));
+        let mut connections = Vec::new();
+        for _ in 0..3 {
+            let asked = server.asked().await;
+            connections.push(asked.connection);
+            asked.answer(200, &[], "x");
+        }
+        let (stage, _) = consumer.stop().await;
+        assert_eq!(connections, expected, "{interval}");
+        assert_eq!(stage.outages(), []);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_state_tells_what_it_does_and_a_source_without_news_is_silent() {
     let mut server = Server::listen().await;
