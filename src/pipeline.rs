@@ -183,9 +183,7 @@ impl Pipeline {
                 reason = self.paths.failed(&mut failed_paths) => {
                     failure.get_or_insert(reason);
                     if !self.has_sound_consumers(&consumers) { break }
-                    error!(
-                        "the consumers of other stage paths go on; start the engine again to recover the one that has failed"
-                    );
+                    tell_failed(&failed_paths);
                 }
                 Some(ended) = consumers.join_next() => {
                     let is_spared = self.paths.has_failed(&ended.name) && self.has_sound_consumers(&consumers);
@@ -198,7 +196,10 @@ impl Pipeline {
                         && self.has_sound_consumers(&consumers);
                     if (note_end(&runners, ended, &mut failure) || producers.is_empty()) && !is_spared { break }
                 }
-                _ = status.tick() => runners.stats.log(),
+                _ = status.tick() => {
+                    runners.stats.log();
+                    tell_failed(&failed_paths);
+                }
             }
         }
 
@@ -346,6 +347,17 @@ impl Progress {
         deliveries
             .map(|(((_, stage), before), now)| stage.count_between(*before, now))
             .sum()
+    }
+}
+
+/// Tells of paths that have failed while the consumers of others go on. It is told again with the counters: one line is soon out of
+/// sight, and the process does not end to tell it.
+fn tell_failed(paths: &BTreeSet<PathBuf>) {
+    for path in paths {
+        error!(
+            path = %path.display(),
+            "the stage path has failed and takes nothing; the consumers of other stage paths go on; start the engine again to recover it"
+        );
     }
 }
 
