@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
-use super::support::{RawServer, Running, Server, settings};
+use super::support::{RawServer, Running, Server, acceptor, settings};
 use crate::consumer::captured_log::Log;
 use crate::consumer::memory_stage::Entry;
 use crate::stats::ConsumerState;
 
 /// What stands in a stage, in order: messages, and the causes of outages.
-fn told(entries: Vec<Entry>) -> Vec<String> {
+pub(super) fn told(entries: Vec<Entry>) -> Vec<String> {
     let told = entries.into_iter().flat_map(|entry| match entry {
         Entry::Batch(batch) => batch
             .iter()
@@ -339,18 +336,8 @@ async fn credentials_and_headers_reach_the_server_and_no_log() {
 #[tokio::test]
 async fn a_server_with_tls_is_asked_when_its_authority_is_known_and_never_otherwise() {
     let folder = tempfile::tempdir().unwrap();
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let authority = folder.path().join("ca.pem");
-    std::fs::write(&authority, signed.cert.pem()).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der()));
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![signed.cert.der().clone()], key)
-        .unwrap();
-    let mut server = Server::listen_with(Some(TlsAcceptor::from(std::sync::Arc::new(config)))).await;
+    let mut server = Server::listen_with(Some(acceptor(&authority))).await;
     let uri = format!("https://localhost:{}/", server.port());
     let known = settings(
         &uri,

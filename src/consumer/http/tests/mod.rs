@@ -4,6 +4,7 @@ mod failures;
 mod proxies;
 mod settings;
 mod support;
+mod unsized_answers;
 
 use std::time::Duration;
 

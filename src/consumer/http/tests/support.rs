@@ -1,6 +1,7 @@
 //! A consumer under test, and servers that answer what the test says.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -81,6 +84,21 @@ impl Running {
         self.task.await.unwrap().unwrap();
         (self.stage, self.stats)
     }
+}
+
+/// TLS as `localhost`, with a certificate of its own that is written to the file.
+pub(super) fn acceptor(certificate: &Path) -> TlsAcceptor {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(certificate, signed.cert.pem()).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// An HTTP server; the test gives each answer.
@@ -217,9 +235,14 @@ impl RawServer {
         format!("http://{}/", self.listener.local_addr().unwrap())
     }
 
+    /// The next connection.
+    pub(super) async fn accept(&self) -> TcpStream {
+        self.listener.accept().await.unwrap().0
+    }
+
     /// The next connection, after its first request.
     pub(super) async fn asked(&self) -> TcpStream {
-        let (mut tcp, _) = self.listener.accept().await.unwrap();
+        let mut tcp = self.accept().await;
         read_request(&mut tcp).await;
         tcp
     }
@@ -242,9 +265,9 @@ impl RawServer {
 }
 
 /// Reads the head of a request.
-pub(super) async fn read_request(tcp: &mut TcpStream) {
+pub(super) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
-        request.push(tcp.read_u8().await.unwrap());
+        request.push(stream.read_u8().await.unwrap());
     }
 }
