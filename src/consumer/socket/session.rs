@@ -421,6 +421,8 @@ impl<'a, I: Intake> Session<'a, I> {
             match timeout_at(deadline, self.socket.next()).await {
                 Ok(Some(Ok(message))) => {
                     self.overhear(&message).await?;
+                    // The other connection brings what comes after it, which is not to stand before it.
+                    self.intake.hand_over().await?;
                     // The server has answered: nothing can follow.
                     if message.is_close() {
                         return Ok(());

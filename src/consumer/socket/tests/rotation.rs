@@ -321,3 +321,28 @@ async fn a_connection_that_turns_out_to_be_dead_when_it_is_replaced_was_an_outag
     assert_eq!(stage.payloads(), [b"1", b"2"]);
     assert_eq!((stats.gaps.get(), stats.connections()[0].rotations.get()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_over_a_connection_that_is_slow_to_close_is_staged_before_what_follows_it() {
+    let clock = HeldClock::hold();
+    let server = Server::listen().await;
+    let consumer = Running::start_unbatched(rotating(&server.uri(), Some(HOUR)));
+    let mut present = server.accept().await;
+    consumer.all_live(1).await;
+    clock.pass(HOUR).await;
+    let mut next = server.accept().await;
+    // The close frame is there, and is not answered.
+    present.get_ref().peek(&mut [0]).await.unwrap();
+    present.send(Message::text("1")).await.unwrap();
+    consumer.stage.messages_reach(1).await;
+    next.send(Message::text("2")).await.unwrap();
+    while consumer.stage.payloads().len() < 2 {
+        clock.pass(MAX_HELD_FOR / 10).await;
+    }
+    assert_eq!(consumer.stage.payloads(), [b"1", b"2"]);
+    // It is answered now.
+    while let Some(Ok(_)) = present.next().await {}
+    until(|| consumer.stats.connections()[0].rotations.get() == 1).await;
+    let (stage, _) = consumer.stop_beside(&mut next).await;
+    assert_eq!(stage.outages(), []);
+}
