@@ -120,6 +120,10 @@ impl Merge {
                 Ok(())
             }
             Event::Live { lane, at } => {
+                // It was told to go before it was subscribed: it covers nothing, since what it brings is not staged.
+                if matches!(self.lanes[lane.index()], State::GivenUp) {
+                    return Ok(());
+                }
                 if let Some(window) = &mut self.window {
                     window.catch_up(lane);
                 }
@@ -298,4 +302,75 @@ async fn stage(
     contribution.duplicates.add(duplicates);
     board.duplicates(duplicates);
     Ok(is_behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::identity::Identifier;
+    use super::super::intake::Intake;
+    use super::super::queue::queue;
+    use super::*;
+    use crate::consumer::memory_stage::{Durability, MemoryStage, context};
+    use crate::record::Timestamp;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn ended(cause: &str, last_received: i64) -> Ended {
+        Ended {
+            cause: cause.to_owned(),
+            last_received: at(last_received),
+            had_data: true,
+            is_stop: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_given_up_before_it_is_subscribed_covers_nothing() {
+        let stage = MemoryStage::new(Durability::Immediate);
+        let context = context(&stage);
+        let board = Board::new("feed", Arc::clone(&context.stats), [String::new(), String::new()]);
+        let limits = WindowLimits {
+            messages: 3,
+            age: Duration::from_secs(60),
+        };
+        let (sender, events, shared) = queue(Some(Identifier::new(None)));
+        let merge = Merge::new(Batcher::new(&context), board, shared, Some(limits), None);
+        let told_to_go = CancellationToken::new();
+        let to_go = told_to_go.clone();
+        let happens = async move {
+            let join = async |entry, behind| sender.join(Lane::first_of(entry), 0, behind).await.unwrap();
+            let mut a = join(0, CancellationToken::new()).await;
+            let mut b = join(1, to_go).await;
+            a.live(at(1)).await.unwrap();
+            for message in ["1", "2", "3", "4", "5"] {
+                a.push(message.as_bytes(), at(2)).await.unwrap();
+            }
+            a.hand_over().await.unwrap();
+            b.push(b"2", at(3)).await.unwrap();
+            // It does not know yet.
+            b.live(at(4)).await.unwrap();
+            b.ended(ended(BEHIND, 5)).await.unwrap();
+            a.ended(ended("cut", 6)).await.unwrap();
+            let mut a = join(0, CancellationToken::new()).await;
+            a.live(at(9)).await.unwrap();
+            let stop = Ended {
+                is_stop: true,
+                ..ended("", 9)
+            };
+            a.ended(stop).await.unwrap();
+        };
+        let (merged, ()) = tokio::join!(merge.run(events), happens);
+        merged.unwrap();
+        assert!(told_to_go.is_cancelled());
+        let outages = stage.outages();
+        let stretches = outages
+            .iter()
+            .map(|outage| (outage.from.micros(), outage.to.micros()));
+        assert_eq!(stretches.collect::<Vec<_>>(), [(6, 9)]);
+        assert_eq!(outages[0].cause, "cut");
+    }
 }
