@@ -2,7 +2,8 @@
 //!
 //! A connection that is lost is made again after a delay. With `rotate` the next one is made while the present one is still
 //! live, and only when it is subscribed is the present one closed in order; so for a while there are two, each in a
-//! [`Lane`] of its own. When the next one can't be had, the present one stays.
+//! [`Lane`] of its own. When the next one can't be had, the present one stays; and when that is lost meanwhile, it is made again
+//! as if there had been no next one, which may have been refused only because there were two.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{self, Socket};
 use super::lane::Lane;
 use super::queue::Sender;
+use super::refusal::Remedy;
 use super::script::Script;
 use super::session::{End, Orders, Session};
 use super::settings::{Route, Settings};
@@ -49,6 +51,8 @@ pub(super) struct Progress {
     pub(super) connected: Option<Instant>,
     /// Whether it is subscribed, and the merge has been told so.
     pub(super) is_live: bool,
+    /// Whether it waits for the next attempt, and not because the server asks for that.
+    waits_unasked: bool,
 }
 
 /// How a life ended.
@@ -103,6 +107,10 @@ impl Connection {
                         return;
                     }
                     (Ending::Lost { cause, backoff }, None) => {
+                        present = self.live_again(present.lane, &cause, backoff);
+                    }
+                    (Ending::Lost { cause, backoff }, Some(next)) if next.progress.borrow().waits_unasked => {
+                        self.status_of(next.lane).dropped();
                         present = self.live_again(present.lane, &cause, backoff);
                     }
                     (Ending::Retired, None) => {
@@ -172,7 +180,7 @@ impl Connection {
         retire: CancellationToken,
     ) -> Ending {
         let status = self.status_of(lane);
-        let Some((connected, mark)) = self.connected(status, &mut backoff, delay).await else {
+        let Some((connected, mark)) = self.connected(status, &progress, &mut backoff, delay).await else {
             return Ending::Stopped;
         };
         progress.send_modify(|progress| progress.connected = Some(Instant::now()));
@@ -208,14 +216,17 @@ impl Connection {
     async fn connected(
         &self,
         status: &Status,
+        progress: &watch::Sender<Progress>,
         backoff: &mut Backoff,
         delay: Duration,
     ) -> Option<((Socket, Script<'_>), u64)> {
         let route: &Route = &self.settings.routes[self.entry];
         let mut due_at = Instant::now() + delay;
+        progress.send_modify(|progress| progress.waits_unasked = true);
         loop {
             let attempt = async {
                 sleep_until(due_at).await;
+                progress.send_modify(|progress| progress.waits_unasked = false);
                 status.connecting();
                 let (start, mark) = (std::time::Instant::now(), self.queue.mark());
                 let connected = connect::connect(&self.settings, route).await;
@@ -235,8 +246,11 @@ impl Connection {
                     return Some((connection, mark));
                 }
                 Err(error) => {
-                    let delay = error.remedy().delay(backoff);
+                    let remedy = error.remedy();
+                    let delay = remedy.delay(backoff);
                     status.refused(&error, delay);
+                    let is_asked = matches!(remedy, Remedy::After(_));
+                    progress.send_modify(|progress| progress.waits_unasked = !is_asked);
                     due_at = Instant::now() + delay;
                 }
             }

@@ -277,6 +277,11 @@ impl Status {
         }
     }
 
+    /// The next connection is not waited for any more.
+    pub(super) fn dropped(&self) {
+        self.board.clear(self.lane);
+    }
+
     /// No data for too long, and the connection is kept.
     pub(super) fn silent(&self, cause: &str) {
         self.set(ConsumerState::Silent, cause);

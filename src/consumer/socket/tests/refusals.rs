@@ -25,7 +25,7 @@ pub(super) async fn request(tcp: &mut TcpStream) -> String {
 }
 
 /// Reads a request and answers it with this status line, and headers behind it.
-async fn answer(tcp: &mut TcpStream, status: &str) {
+pub(super) async fn answer(tcp: &mut TcpStream, status: &str) {
     request(tcp).await;
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
     tcp.write_all(answer.as_bytes()).await.unwrap();

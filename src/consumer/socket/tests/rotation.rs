@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::merge::MAX_HELD_FOR;
 use super::super::settings::Settings;
+use super::refusals::answer;
 use super::support::{HeldClock, Log, Running, Server, frame, settings, until};
 use crate::stats::ConsumerState;
 
@@ -320,6 +321,42 @@ async fn a_connection_that_turns_out_to_be_dead_when_it_is_replaced_was_an_outag
     let (stage, stats) = consumer.stop_beside(&mut next).await;
     assert_eq!(stage.payloads(), [b"1", b"2"]);
     assert_eq!((stats.gaps.get(), stats.connections()[0].rotations.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_lost_while_the_next_one_waits_is_made_again_without_that_wait() {
+    let clock = HeldClock::hold();
+    for (refusal, asks_for) in [
+        // The server lets nobody have two connections.
+        ("403 Forbidden", Duration::ZERO),
+        (
+            "429 Too Many Requests\r\nRetry-After: 100",
+            Duration::from_secs(100),
+        ),
+    ] {
+        let server = Server::listen().await;
+        let (log, _guard) = Log::capture();
+        let consumer = Running::start_unbatched(rotating(&server.uri(), Some(HOUR)));
+        let present = server.accept().await;
+        consumer.all_live(1).await;
+        clock.pass(HOUR).await;
+        answer(&mut server.accept_tcp().await, refusal).await;
+        let asked_at = Instant::now();
+        until(|| log.text().contains("can't connect")).await;
+        drop(present);
+        let state = || consumer.stats.state.snapshot().state;
+        until(|| state() != ConsumerState::Live).await;
+        let tcp = server.accept_tcp_after(&clock, Duration::from_millis(100)).await;
+        let waited = asked_at.elapsed();
+        assert!(
+            waited >= asks_for && waited < asks_for + Duration::from_secs(5),
+            "{waited:?} after {refusal}"
+        );
+        let mut again = accept_async(tcp).await.unwrap();
+        consumer.all_live(1).await;
+        let (stage, _) = consumer.stop_beside(&mut again).await;
+        assert_eq!(stage.outages().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
