@@ -7,7 +7,9 @@
 //!
 //! What a connection can't bring any more is not waited for: it begins at the mark that was the window's end when it was dialled, and
 //! what was kept before is nothing to pair its messages with. Only messages that the configuration gives an identity are
-//! paired with all of the window, for a server that repeats one means the same.
+//! paired with all of the window, for a server that repeats one means the same. Of what was kept between that mark and the
+//! subscription at the server the connection never brings anything either, but nobody can tell where that was: so equal messages
+//! without such an identity, when only this connection brings them later, are taken for those and are left out.
 //!
 //! The window is limited in messages and, but for the newest, in age. A connection that is behind by more than the window could bring what was
 //! kept and is forgotten: its messages can't be told from new ones. That is noticed where it matters: when it brings
