@@ -28,7 +28,7 @@ use crate::stats::ConsumerStats;
 /// Most batches of one consumer that are appended but not durable.
 const MAX_IN_FLIGHT_BATCHES: usize = 256;
 /// Most payload bytes in them, unless a single batch has more: bounds what a slow disk can make a consumer hold.
-const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
+const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Most messages that a fresh batch has room for from the start; it grows when there are more.
 const MAX_FRESH_MESSAGES: usize = 1 << 16;
 /// Most bytes that a fresh batch has room for from the start.
