@@ -3,7 +3,7 @@
 //!
 //! A row of a version that did not count has NULL there, until [`settle`] has made up for it.
 
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
 use tracing::warn;
 
 use super::cursor::{CursorKey, OwnTables, to_sql};
@@ -205,24 +205,13 @@ pub(super) async fn uncounted(
     at: Offset,
     before: u64,
 ) -> Result<Outcomes, Error> {
-    let row = client
-        .query_one(
-            &format!(
-                "SELECT count(*) FILTER (WHERE reason = $4 AND sqlstate IS NULL), count(*) FROM {} \
-                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset < $5 \
-                 AND into_table IS NULL AND NOT replayed",
-                tables.dead_letter()
-            ),
-            &[
-                &key.stage,
-                &key.owner(),
-                &key.path_id.to_string(),
-                &SKIPPED,
-                &to_sql(at),
-            ],
-        )
-        .await?;
-    let (skipped, letters) = skipped_and_all(&row)?;
+    let counting = format!(
+        "SELECT count(*) FILTER (WHERE reason = $4 AND sqlstate IS NULL), count(*) FROM {} \
+         WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset < $5 \
+         AND into_table IS NULL AND NOT replayed",
+        tables.dead_letter()
+    );
+    let (skipped, letters) = skipped_and_all(client, &counting, key, at).await?;
     let (skipped, letters) = (skipped.min(before), letters.min(before));
     Ok(Outcomes {
         skipped,
@@ -232,7 +221,17 @@ pub(super) async fn uncounted(
     })
 }
 
-fn skipped_and_all(row: &Row) -> Result<(u64, u64), Error> {
+/// The two counts of a statement about the dead letters on one side of `at`: those stepped over, and all.
+async fn skipped_and_all(
+    client: &Client,
+    statement: &str,
+    key: &CursorKey,
+    at: Offset,
+) -> Result<(u64, u64), Error> {
+    let (owner, path_id) = (key.owner(), key.path_id.to_string());
+    let row = client
+        .query_one(statement, &[&key.stage, &owner, &path_id, &SKIPPED, &to_sql(at)])
+        .await?;
     let count = |column| {
         row.try_get::<_, i64>(column)
             .map(|count| u64::try_from(count).unwrap_or(0))
@@ -247,25 +246,14 @@ async fn uncount_ahead(
     key: &CursorKey,
     at: Offset,
 ) -> Result<Outcomes, Error> {
-    let row = client
-        .query_one(
-            &format!(
-                "WITH ahead AS (UPDATE {} SET replayed = true \
-                 WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset >= $5 \
-                 AND into_table IS NULL AND NOT replayed RETURNING reason = $4 AND sqlstate IS NULL AS skipped) \
-                 SELECT count(*) FILTER (WHERE skipped), count(*) FROM ahead",
-                tables.dead_letter()
-            ),
-            &[
-                &key.stage,
-                &key.owner(),
-                &key.path_id.to_string(),
-                &SKIPPED,
-                &to_sql(at),
-            ],
-        )
-        .await?;
-    let (skipped, letters) = skipped_and_all(&row)?;
+    let uncounting = format!(
+        "WITH ahead AS (UPDATE {} SET replayed = true \
+         WHERE stage = $1 AND producer = $2 AND stage_path_id = $3::text::uuid AND message_offset >= $5 \
+         AND into_table IS NULL AND NOT replayed RETURNING reason = $4 AND sqlstate IS NULL AS skipped) \
+         SELECT count(*) FILTER (WHERE skipped), count(*) FROM ahead",
+        tables.dead_letter()
+    );
+    let (skipped, letters) = skipped_and_all(client, &uncounting, key, at).await?;
     Ok(Outcomes {
         skipped,
         dead_letters: letters - skipped,
