@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use messages::Make;
-use socket_el::producer::postgres::table::{Encoded, Mapping, MemoryTable, RouterOptions};
+use socket_el::producer::postgres::table::{DeclaredColumn, Encoded, Mapping, MemoryTable, RouterOptions};
 use socket_el::record::{Batch, Message, Offset, Timestamp};
 use socket_el::stage::envelope::{Assembler, Codec, Encoder, open};
 
@@ -39,15 +39,16 @@ const STAGE: &str = "websocket_1";
 /// Does a part's work for every message of the rounds.
 type Part = fn(rounds: u64);
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),
     ("envelope-encode-zstd", |rounds| encode(rounds, Codec::Zstd)),
     ("envelope-decode-lz4", decode),
-    ("rows-narrow", |rounds| rows(rounds, messages::narrow)),
-    ("rows-wide", |rounds| rows(rounds, messages::wide)),
-    ("rows-nested", |rounds| rows(rounds, messages::nested)),
-    ("rows-decimals", |rounds| rows(rounds, messages::decimals)),
+    ("rows-narrow", |rounds| inferred(rounds, messages::narrow)),
+    ("rows-wide", |rounds| inferred(rounds, messages::wide)),
+    ("rows-nested", |rounds| inferred(rounds, messages::nested)),
+    ("rows-decimals", |rounds| inferred(rounds, messages::decimals)),
+    ("rows-declared", declared),
 ];
 
 fn main() -> ExitCode {
@@ -192,7 +193,31 @@ fn decode(rounds: u64) {
     }
 }
 
-fn rows(rounds: u64, make: Make) {
+/// Rows of columns whose types the messages decide.
+fn inferred(rounds: u64, make: Make) {
+    rows(rounds, make, Mapping::default());
+}
+
+/// Rows of trades whose decimals in strings and whose times are declared as what they are.
+fn declared(rounds: u64) {
+    let column = |name: &str, column_type: &str| DeclaredColumn {
+        name: name.to_owned(),
+        path: None,
+        column_type: Some(column_type.parse().unwrap()),
+    };
+    let mapping = Mapping {
+        columns: vec![
+            column("E", "timestamptz(ms)"),
+            column("T", "timestamptz(ms)"),
+            column("p", "numeric"),
+            column("q", "numeric(30, 12)"),
+        ],
+        ..Mapping::default()
+    };
+    rows(rounds, messages::decimals, mapping);
+}
+
+fn rows(rounds: u64, make: Make, mapping: Mapping) {
     let texts = texts(make);
     let messages: Vec<_> = texts
         .iter()
@@ -205,7 +230,7 @@ fn rows(rounds: u64, make: Make) {
             (Offset::new(offset), message)
         })
         .collect();
-    let options = RouterOptions::single("public", STAGE, STAGE, Mapping::default());
+    let options = RouterOptions::single("public", STAGE, STAGE, mapping);
     let mut table = MemoryTable::new(options, STAGE).unwrap();
     table.learn(&messages).unwrap();
     for _ in 0..rounds {

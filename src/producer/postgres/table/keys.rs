@@ -1,13 +1,137 @@
-//! Which column a key belongs to, found without hashing when a record has its keys in the order of the one before.
+//! The keys of records: read without being scanned when a record has its keys in the order of the one before, and known by a
+//! number from then on.
 //!
-//! Each key that was seen remembers which key followed it last. The guess costs one comparison, and a key that is
-//! missing for once does not upset it for those after it.
+//! Each key that was seen remembers which key followed it last. Whether it does again is one comparison with the message's bytes,
+//! closing quote and colon included, and a key that is missing for once does not upset it for those after it. The numbers are the
+//! same for all tables of a stage; each table has its own [`Targets`].
 
 use std::collections::HashMap;
+use std::ops::Range;
+
+use super::walk::{Rejection, Walk};
 
 /// Keys that are remembered. Feeds that use identifiers as keys have no end of them; those beyond are looked up in
 /// the layout each time.
 const MAX_REMEMBERED: usize = 2_048;
+/// Longer keys are not remembered, so that all of them together take little.
+const MAX_REMEMBERED_BYTES: usize = 256;
+/// Objects inside each other that have beginnings of their own; those further inside share the last one.
+const STARTS: u32 = 8;
+
+/// The number of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyId(u32);
+
+impl KeyId {
+    /// Of all keys that are not remembered.
+    pub(super) const NONE: Self = Self(u32::MAX);
+    /// Nothing was seen to follow yet.
+    const UNSEEN: Self = Self(u32::MAX - 1);
+
+    /// What stands before the first key of an object inside of so many others.
+    pub(super) fn start(depth: u32) -> Self {
+        Self(depth.min(STARTS - 1))
+    }
+}
+
+/// A key as it stands in the message.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    /// What stands between its quotes.
+    pub(super) span: Range<u32>,
+    pub(super) id: KeyId,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// With its quotes and the colon.
+    text: Box<[u8]>,
+    escaped: bool,
+    nul: bool,
+    next: KeyId,
+}
+
+/// The keys seen so far.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// The first ones stand for the beginnings of objects.
+    entries: Vec<Entry>,
+    by_text: HashMap<Box<[u8]>, KeyId>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let start = || Entry {
+            text: Box::default(),
+            escaped: false,
+            nul: false,
+            next: KeyId::UNSEEN,
+        };
+        Self {
+            entries: (0..STARTS).map(|_| start()).collect(),
+            by_text: HashMap::new(),
+        }
+    }
+}
+
+impl Keys {
+    /// Steps over a key and its colon, behind the key `previous`, which moves on to this one.
+    #[inline]
+    pub(super) fn read(&mut self, walk: &mut Walk<'_>, previous: &mut KeyId) -> Result<Key, Box<Rejection>> {
+        let start = walk.position() + 1;
+        if let Some(before) = self.entry(*previous)
+            && let Some(guess) = self.entry(before.next)
+            && walk.take(&guess.text)
+        {
+            walk.escaped |= guess.escaped;
+            walk.nul |= guess.nul;
+            walk.any_nul |= guess.nul;
+            let id = before.next;
+            *previous = id;
+            let span = start..walk.position() - 2;
+            return Ok(Key { span, id });
+        }
+        self.read_unexpected(walk, previous)
+    }
+
+    #[cold]
+    fn read_unexpected(&mut self, walk: &mut Walk<'_>, previous: &mut KeyId) -> Result<Key, Box<Rejection>> {
+        let span = walk.key()?;
+        let id = self.look_up(walk.text(&span));
+        if let Some(before) = self.entries.get_mut(previous.0 as usize) {
+            before.next = id;
+        }
+        *previous = id;
+        Ok(Key { span, id })
+    }
+
+    fn entry(&self, id: KeyId) -> Option<&Entry> {
+        self.entries.get(id.0 as usize)
+    }
+
+    /// The number of a key, given as it stands between its quotes.
+    fn look_up(&mut self, key: &[u8]) -> KeyId {
+        if let Some(&known) = self.by_text.get(key) {
+            return known;
+        }
+        if self.by_text.len() == MAX_REMEMBERED || key.len() > MAX_REMEMBERED_BYTES {
+            return KeyId::NONE;
+        }
+        let text = [b"\"", key, b"\":"].concat();
+        let mut walk = Walk::new(&text);
+        // It was read before.
+        let _ = walk.key();
+        let id = KeyId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        self.entries.push(Entry {
+            escaped: walk.escaped,
+            nul: walk.nul,
+            text: text.into_boxed_slice(),
+            next: KeyId::UNSEEN,
+        });
+        self.by_text.insert(key.into(), id);
+        id
+    }
+}
 
 /// Where a key's values go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,74 +150,29 @@ pub(super) enum Target {
     Unknown,
 }
 
-#[derive(Debug)]
-struct Entry {
-    raw: Box<str>,
-    target: Target,
-    next: usize,
-}
+/// Where the values of the keys go that one table's layout was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Targets(Vec<Option<Target>>);
 
-/// The key that begins every record.
-pub(super) const START: usize = 0;
-
-/// The keys seen since the layout was loaded.
-#[derive(Debug)]
-pub(super) struct Keys {
-    /// The first entry stands for the beginning of a record. An entry whose next is [`START`] knows of none.
-    entries: Vec<Entry>,
-    by_raw: HashMap<Box<str>, usize>,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        let start = Entry {
-            raw: Box::default(),
-            target: Target::Unknown,
-            next: START,
-        };
-        Self {
-            entries: vec![start],
-            by_raw: HashMap::new(),
-        }
-    }
-}
-
-impl Keys {
-    /// The target of a key as it stands in the message, after the key `previous`, which moves on to this one.
-    /// `resolve` is asked for keys that were not seen before.
-    pub(super) fn target(
-        &mut self,
-        previous: &mut usize,
-        raw: &str,
-        resolve: impl FnOnce(&str) -> Target,
-    ) -> Target {
-        let guess = self.entries[*previous].next;
-        if guess != START && &*self.entries[guess].raw == raw {
-            *previous = guess;
-            return self.entries[guess].target;
-        }
-        let found = match self.by_raw.get(raw) {
-            Some(&found) => found,
-            None if self.entries.len() > MAX_REMEMBERED => return resolve(raw),
-            None => {
-                let target = resolve(raw);
-                self.entries.push(Entry {
-                    raw: raw.into(),
-                    target,
-                    next: START,
-                });
-                self.by_raw.insert(raw.into(), self.entries.len() - 1);
-                self.entries.len() - 1
-            }
-        };
-        self.entries[*previous].next = found;
-        *previous = found;
-        self.entries[found].target
+impl Targets {
+    /// The target of a key; `None` when it was not asked for before.
+    #[inline]
+    pub(super) fn get(&self, key: KeyId) -> Option<Target> {
+        self.0.get(key.0 as usize).copied().flatten()
     }
 
-    /// Forgets all keys: the layout has changed.
+    /// Notes the target of a key.
+    pub(super) fn note(&mut self, key: KeyId, target: Target) {
+        if key != KeyId::NONE {
+            let place = key.0 as usize;
+            self.0.resize(self.0.len().max(place + 1), None);
+            self.0[place] = Some(target);
+        }
+    }
+
+    /// Forgets all of them: the layout has changed.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.0.clear();
     }
 }
 
@@ -101,43 +180,82 @@ impl Keys {
 mod tests {
     use super::*;
 
-    /// Looks a record's keys up; the target of each is the place of its letter in the alphabet.
-    fn look_up(keys: &mut Keys, record: &str, may_resolve: bool) {
-        let place = |raw: &str| Target::Listed(usize::from(raw.as_bytes()[0] - b'a'));
-        let mut previous = START;
-        for (at, _) in record.char_indices() {
-            let key = &record[at..=at];
-            let target = keys.target(&mut previous, key, |raw| {
-                assert!(may_resolve, "{raw} was seen before");
-                place(raw)
-            });
-            assert_eq!(target, place(key));
+    /// Reads a record's keys, each a letter, and returns their numbers.
+    fn read(keys: &mut Keys, record: &str) -> Vec<KeyId> {
+        let text: String = record.chars().map(|key| format!("\"{key}\":")).collect();
+        let mut walk = Walk::new(text.as_bytes());
+        let mut previous = KeyId::start(0);
+        let ids = record.chars().map(|key| {
+            let read = keys.read(&mut walk, &mut previous).unwrap();
+            assert_eq!(walk.text(&read.span), key.to_string().as_bytes());
+            read.id
+        });
+        let ids = ids.collect();
+        assert_eq!(walk.peek(), None);
+        ids
+    }
+
+    #[test]
+    fn keys_have_one_number_in_any_order_and_are_not_looked_up_in_the_order_of_before() {
+        let mut keys = Keys::default();
+        let ids = read(&mut keys, "abcd");
+        let id = |key: char| ids["abcd".find(key).unwrap()];
+        for record in ["dcba", "ab", "acd", "aab", "abcd"] {
+            assert_eq!(
+                read(&mut keys, record),
+                record.chars().map(id).collect::<Vec<_>>()
+            );
+        }
+        keys.by_text.clear();
+        assert_eq!(read(&mut keys, "abcd"), ids);
+    }
+
+    #[test]
+    fn what_stands_in_a_key_is_told_of_one_that_is_known_too() {
+        let mut keys = Keys::default();
+        for _ in 0..2 {
+            let text = br#""\u0000":1"#;
+            let mut walk = Walk::new(text);
+            keys.read(&mut walk, &mut KeyId::start(0)).unwrap();
+            assert!(walk.nul && walk.escaped && walk.any_nul);
+            assert_eq!(walk.peek(), Some(b'1'));
         }
     }
 
     #[test]
-    fn keys_are_found_in_any_order_and_in_the_order_of_before_without_hashing() {
+    fn a_key_that_only_begins_like_the_one_before_is_another_one() {
         let mut keys = Keys::default();
-        look_up(&mut keys, "abcd", true);
-        for record in ["dcba", "ab", "acd", "aab", "abcd"] {
-            look_up(&mut keys, record, false);
+        let first = read(&mut keys, "a")[0];
+        for text in [r#""ab":"#, r#""a" :"#, r#""\u0061":"#] {
+            let mut walk = Walk::new(text.as_bytes());
+            let key = keys.read(&mut walk, &mut KeyId::start(0)).unwrap();
+            assert_eq!(key.id == first, text.contains("a\""), "{text}");
+            assert_eq!(walk.peek(), None);
         }
-        keys.by_raw.clear();
-        look_up(&mut keys, "abcd", false);
+        let mut walk = Walk::new(br#""a""#);
+        assert!(keys.read(&mut walk, &mut KeyId::start(0)).is_err());
     }
 
     #[test]
     fn keys_without_end_are_not_all_remembered() {
-        let mut keys = Keys::default();
+        let (mut keys, mut targets) = (Keys::default(), Targets::default());
         let mut resolved = 0;
+        let long = "k".repeat(MAX_REMEMBERED_BYTES + 1);
         for _ in 0..2 {
-            for number in 0..5_000 {
-                keys.target(&mut { START }, &number.to_string(), |_| {
+            for key in (0..5_000)
+                .map(|number: u32| number.to_string())
+                .chain([long.clone()])
+            {
+                let text = format!("\"{key}\":");
+                let key = keys
+                    .read(&mut Walk::new(text.as_bytes()), &mut KeyId::start(0))
+                    .unwrap();
+                if targets.get(key.id).is_none() {
                     resolved += 1;
-                    Target::Unknown
-                });
+                    targets.note(key.id, Target::Unknown);
+                }
             }
         }
-        assert_eq!(resolved, 2 * 5_000 - MAX_REMEMBERED);
+        assert_eq!(resolved, 2 * 5_001 - MAX_REMEMBERED);
     }
 }

@@ -132,10 +132,9 @@ impl MemoryTable {
     pub fn settle(&mut self) -> Result<(), TableError> {
         let table = &mut self.router.tables_mut()[self.place];
         if !table.layout.exists() {
-            let mapping = &table.choices.mapping;
             table.wanted.create = Some(Offset::ZERO);
-            table.wanted.metadata = super::lacks_own(&table.layout, mapping);
-            table.wanted.declared = super::lacks_declared(&table.layout, mapping);
+            table.wanted.metadata = table.lacks.own;
+            table.wanted.declared = table.lacks.declared;
             self.change()?;
         }
         Ok(())

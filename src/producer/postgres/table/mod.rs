@@ -75,7 +75,7 @@ pub use when::{Condition, Scalar, When};
 pub use crate::json_path::{Path, PathError, Step};
 use crate::record::{Message, Offset};
 use infer::Wanted;
-use keys::Keys;
+use keys::Targets;
 use layout::{Choices, Layout};
 use name::TableName;
 use record::Scanned;
@@ -116,7 +116,9 @@ pub struct Table {
     layout: Layout,
     /// Counts the layouts, so that rows of two never mix.
     version: u64,
-    keys: Keys,
+    targets: Targets,
+    /// What the layout lacks whatever comes.
+    lacks: Lacks,
     wanted: Wanted,
     /// What is asked of a message beyond its keys.
     selection: Option<Selection>,
@@ -143,18 +145,20 @@ impl Table {
             schema: schema.to_owned(),
             table: table.to_owned(),
         };
+        let layout = Layout::default();
         Self {
             shown: name.to_string(),
             name,
             stage: stage.to_owned(),
             selection,
+            lacks: Lacks::of(&layout, &mapping),
             choices: Choices {
                 mapping: Arc::new(mapping),
                 ..Choices::default()
             },
-            layout: Layout::default(),
+            layout,
             version: 0,
-            keys: Keys::default(),
+            targets: Targets::default(),
             wanted: Wanted::default(),
             scratch: Scratch::default(),
             warned: BTreeSet::new(),
@@ -231,12 +235,13 @@ impl Table {
                 table: self.shown.clone(),
             });
         }
+        self.lacks = Lacks::of(&layout, mapping);
         self.layout = layout;
         if let Some(selection) = &mut self.selection {
             selection.resolve(&self.layout);
         }
         self.wanted = Wanted::default();
-        self.keys.clear();
+        self.targets.clear();
         Ok(())
     }
 
@@ -263,13 +268,13 @@ impl Table {
         } else if self.layout.copy.is_empty() {
             self.wanted.extra = true;
         }
-        self.wanted.metadata |= lacks_own(&self.layout, mapping);
-        self.wanted.declared |= lacks_declared(&self.layout, mapping);
+        self.wanted.metadata |= self.lacks.own;
+        self.wanted.declared |= self.lacks.declared;
         let before = rows.len();
         let accepted = rows.accepts(self.version);
         let mut writer = Writer {
             layout: &self.layout,
-            keys: &mut self.keys,
+            targets: &mut self.targets,
             wanted: &mut self.wanted,
             scratch: &mut self.scratch,
             mapping,
@@ -284,7 +289,7 @@ impl Table {
             received_at: message.received_at,
             text,
         };
-        if let Err(refused) = writer.message(origin, scanned, rows) {
+        if let Err(refused) = writer.message(&origin, scanned, rows) {
             rows.truncate(before);
             return Encoded::DeadLetter {
                 reason: refused.reason,
@@ -392,8 +397,8 @@ impl Table {
         let mapping = self.mapping();
         let mut wanted = Wanted::default();
         wanted.create = (!self.layout.exists()).then_some(Offset::ZERO);
-        wanted.metadata = lacks_own(&self.layout, mapping);
-        wanted.declared = lacks_declared(&self.layout, mapping);
+        wanted.metadata = self.lacks.own;
+        wanted.declared = self.lacks.declared;
         if !(wanted.metadata || wanted.declared) {
             return None;
         }
@@ -402,18 +407,27 @@ impl Table {
     }
 }
 
-/// Whether a column of ours is missing that every row must have.
-fn lacks_own(layout: &Layout, mapping: &Mapping) -> bool {
-    (mapping.metadata || mapping.raw)
-        && layout::own(mapping.raw)
-            .iter()
-            .any(|own| layout::is_needed(own.role, mapping) && !layout.has(own.role))
+/// What a layout lacks by the configuration alone.
+#[derive(Clone, Copy, Debug)]
+struct Lacks {
+    /// A column of ours that every row must have.
+    own: bool,
+    /// A column with a declared type.
+    declared: bool,
 }
 
-/// Whether a column with a declared type is missing.
-fn lacks_declared(layout: &Layout, mapping: &Mapping) -> bool {
-    mapping
-        .columns
-        .iter()
-        .any(|column| column.column_type.is_some() && layout.column_of_key(&column.name).is_none())
+impl Lacks {
+    fn of(layout: &Layout, mapping: &Mapping) -> Self {
+        let mut needed = layout::own(mapping.raw)
+            .iter()
+            .filter(|own| layout::is_needed(own.role, mapping));
+        let mut declared = mapping
+            .columns
+            .iter()
+            .filter(|column| column.column_type.is_some());
+        Self {
+            own: needed.any(|own| !layout.has(own.role)),
+            declared: declared.any(|column| layout.column_of_key(&column.name).is_none()),
+        }
+    }
 }

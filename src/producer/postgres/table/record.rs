@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::keys::{Key, KeyId, Keys};
 use super::mapping::Nul;
 use super::walk::{Kind, Rejection, Walk};
 
@@ -40,8 +41,8 @@ pub(super) struct Field {
 /// What a field is named by.
 #[derive(Clone, Debug)]
 pub(super) enum Name {
-    /// Its key: what stands between the quotes.
-    Key(Range<u32>),
+    /// Its key.
+    Key(Key),
     /// The slot of a path of the mapping.
     Slot(u32),
 }
@@ -90,31 +91,37 @@ impl Scanned {
     }
 
     /// A payload as text, if its length and its bytes can be that.
-    pub(super) fn checked_text(payload: &[u8]) -> Result<&str, Rejection> {
+    pub(super) fn checked_text(payload: &[u8]) -> Result<&str, Box<Rejection>> {
         if payload.is_empty() {
-            return Err(Rejection::Empty);
+            return Err(Rejection::Empty.into());
         }
         if u32::try_from(payload.len()).is_err() {
-            return Err(Rejection::TooLong);
+            return Err(Rejection::TooLong.into());
         }
-        std::str::from_utf8(payload).map_err(|error| Rejection::NotUtf8 {
-            at: error.valid_up_to(),
+        std::str::from_utf8(payload).map_err(|error| {
+            let at = error.valid_up_to();
+            Rejection::NotUtf8 { at }.into()
         })
     }
 
     /// Reads a message in place of the one before and returns its text, which the other methods ask for.
-    pub(super) fn read<'m>(&mut self, payload: &'m [u8], rule: Nul) -> Result<&'m str, Rejection> {
+    pub(super) fn read<'m>(
+        &mut self,
+        keys: &mut Keys,
+        payload: &'m [u8],
+        rule: Nul,
+    ) -> Result<&'m str, Box<Rejection>> {
         self.start(rule);
         let text = Self::checked_text(payload)?;
         let mut walk = Walk::new(payload);
-        walk.space();
+        let first = walk.next();
         let start = walk.at;
-        match walk.peek() {
+        match first {
             Some(b'{') => {
-                read_fields(&mut walk, 1, &mut self.fields)?;
+                read_fields(&mut walk, keys, 1, &mut self.fields)?;
                 self.end_record();
             }
-            Some(b'[') => self.read_array(&mut walk)?,
+            Some(b'[') => self.read_array(&mut walk, keys)?,
             _ => {
                 walk.value(0)?;
             }
@@ -126,21 +133,21 @@ impl Scanned {
         }
         walk.finish()?;
         if rule == Nul::DeadLetter && walk.any_nul {
-            return Err(Rejection::Nul);
+            return Err(Rejection::Nul.into());
         }
         Ok(text)
     }
 
     /// Reads a message that is kept whole whatever it holds.
-    pub(super) fn read_whole<'m>(&mut self, payload: &'m [u8], rule: Nul) -> Result<&'m str, Rejection> {
+    pub(super) fn read_whole<'m>(&mut self, payload: &'m [u8], rule: Nul) -> Result<&'m str, Box<Rejection>> {
         self.start(rule);
         let text = Self::checked_text(payload)?;
         let mut walk = Walk::new(payload);
-        walk.space();
+        walk.next();
         self.whole = Some(read_place(&mut walk, 0)?);
         walk.finish()?;
         if rule == Nul::DeadLetter && walk.any_nul {
-            return Err(Rejection::Nul);
+            return Err(Rejection::Nul.into());
         }
         Ok(text)
     }
@@ -163,14 +170,12 @@ impl Scanned {
     }
 
     /// Notes an array's records; leaves none when an element is no object, which makes the message one whole value.
-    fn read_array(&mut self, walk: &mut Walk<'_>) -> Result<(), Rejection> {
+    fn read_array(&mut self, walk: &mut Walk<'_>, keys: &mut Keys) -> Result<(), Box<Rejection>> {
         walk.at += 1;
-        walk.space();
-        while walk.peek() == Some(b'{') {
-            read_fields(walk, 2, &mut self.fields)?;
+        while walk.next() == Some(b'{') {
+            read_fields(walk, keys, 2, &mut self.fields)?;
             self.end_record();
-            walk.space();
-            match walk.peek() {
+            match walk.next() {
                 Some(b',') => walk.at += 1,
                 Some(b']') => {
                     walk.at += 1;
@@ -178,7 +183,6 @@ impl Scanned {
                 }
                 _ => return Err(walk.wrong("expected , or ]")),
             }
-            walk.space();
         }
         self.ends.clear();
         Ok(())
@@ -215,9 +219,14 @@ impl Scanned {
     /// What a field is named by.
     pub(super) fn name<'m>(&self, text: &'m str, field: usize) -> FieldName<'m> {
         match &self.fields[field].name {
-            Name::Key(key) => FieldName::Key(&text[key.start as usize..key.end as usize]),
+            Name::Key(Key { span, .. }) => FieldName::Key(&text[span.start as usize..span.end as usize]),
             Name::Slot(slot) => FieldName::Slot(*slot),
         }
+    }
+
+    /// What these fields are named by.
+    pub(super) fn names(&self, fields: Range<usize>) -> impl Iterator<Item = &Name> + '_ {
+        self.fields[fields].iter().map(|field| &field.name)
     }
 
     /// A field's value.
@@ -244,19 +253,23 @@ impl Place {
 }
 
 /// Reads an object at its brace and adds its fields.
-fn read_fields(walk: &mut Walk<'_>, depth: u32, fields: &mut Vec<Field>) -> Result<(), Rejection> {
-    walk.members(depth, |walk, key| {
-        walk.space();
+fn read_fields(
+    walk: &mut Walk<'_>,
+    keys: &mut Keys,
+    depth: u32,
+    fields: &mut Vec<Field>,
+) -> Result<(), Box<Rejection>> {
+    let mut previous = KeyId::start(depth);
+    walk.members(depth, |walk| {
+        let name = Name::Key(keys.read(walk, &mut previous)?);
+        walk.next();
         let value = read_place(walk, depth)?;
-        fields.push(Field {
-            name: Name::Key(key),
-            value,
-        });
+        fields.push(Field { name, value });
         Ok(())
     })
 }
 
-fn read_place(walk: &mut Walk<'_>, depth: u32) -> Result<Place, Rejection> {
+fn read_place(walk: &mut Walk<'_>, depth: u32) -> Result<Place, Box<Rejection>> {
     let start = walk.position();
     let kind = walk.flagged_value(depth)?;
     Ok(Place {

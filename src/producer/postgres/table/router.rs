@@ -9,6 +9,7 @@
 
 use tokio_postgres::Client;
 
+use super::keys::Keys;
 use super::mapping::{RouterOptions, TableOptions};
 use super::name;
 use super::plan::Plan;
@@ -32,9 +33,15 @@ pub struct Router {
 #[derive(Debug)]
 enum Reading {
     /// A single table takes all messages as they come.
-    Plain(Scanned),
+    Plain(Plain),
     /// Something is looked for.
     Search(Box<Search>),
+}
+
+#[derive(Debug, Default)]
+struct Plain {
+    keys: Keys,
+    scanned: Scanned,
 }
 
 #[derive(Debug)]
@@ -80,7 +87,7 @@ impl Router {
         Self {
             tables: tables.collect(),
             reading: if is_plain {
-                Reading::Plain(Scanned::default())
+                Reading::Plain(Plain::default())
             } else {
                 Reading::Search(Box::new(Search {
                     plan,
@@ -106,7 +113,7 @@ impl Router {
     /// The records of the message that was read last, where messages are taken as they come.
     pub(super) fn plain_records(&self) -> Option<&Scanned> {
         match &self.reading {
-            Reading::Plain(scanned) => Some(scanned),
+            Reading::Plain(plain) => Some(&plain.scanned),
             Reading::Search(_) => None,
         }
     }
@@ -137,7 +144,7 @@ impl Router {
     pub fn encode(&mut self, offset: Offset, message: Message<'_>, rows: &mut [CopyRows]) -> Encoded {
         let Self { tables, reading } = self;
         let read = match reading {
-            Reading::Plain(scanned) => plain(scanned, tables, message.payload),
+            Reading::Plain(plain) => plain.read(tables, message.payload),
             Reading::Search(search) => search.pick(tables, message.payload),
         };
         let picked = match read {
@@ -164,24 +171,27 @@ struct Picked<'r, 'm> {
     records: &'r Scanned,
 }
 
-fn plain<'r, 'm>(
-    scanned: &'r mut Scanned,
-    tables: &[Table],
-    payload: &'m [u8],
-) -> Result<Option<Picked<'r, 'm>>, Rejection> {
-    let Some(mapping) = tables.first().map(Table::mapping) else {
-        return Ok(None);
-    };
-    let text = if mapping.raw {
-        scanned.read_whole(payload, mapping.nul)?
-    } else {
-        scanned.read(payload, mapping.nul)?
-    };
-    Ok(Some(Picked {
-        table: 0,
-        text,
-        records: scanned,
-    }))
+impl Plain {
+    /// Reads a message.
+    fn read<'r, 'm>(
+        &'r mut self,
+        tables: &[Table],
+        payload: &'m [u8],
+    ) -> Result<Option<Picked<'r, 'm>>, Box<Rejection>> {
+        let Some(mapping) = tables.first().map(Table::mapping) else {
+            return Ok(None);
+        };
+        let text = if mapping.raw {
+            self.scanned.read_whole(payload, mapping.nul)?
+        } else {
+            self.scanned.read(&mut self.keys, payload, mapping.nul)?
+        };
+        Ok(Some(Picked {
+            table: 0,
+            text,
+            records: &self.scanned,
+        }))
+    }
 }
 
 impl Search {
@@ -190,7 +200,7 @@ impl Search {
         &'r mut self,
         tables: &[Table],
         payload: &'m [u8],
-    ) -> Result<Option<Picked<'r, 'm>>, Rejection> {
+    ) -> Result<Option<Picked<'r, 'm>>, Box<Rejection>> {
         let text = self.found.read(&self.plan, payload)?;
         if !self.when.are_met(&self.found, text) {
             return Ok(None);

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::encode::text;
+use super::keys::{KeyId, Keys};
 use super::mapping::Nul;
 use super::plan::{Plan, ROOT, Slot};
 use super::record::{Field, Name, Place, Scanned, Value};
@@ -19,6 +20,7 @@ use super::walk::{Kind, Rejection, Walk};
 pub(super) struct Found {
     /// Of each source of the plan.
     sources: Vec<Source>,
+    keys: Keys,
     /// The message itself.
     message: Option<Place>,
     /// Whether `\u0000` stands in it.
@@ -52,7 +54,7 @@ enum State {
 
 impl Found {
     /// Reads a message in place of the one before and returns its text.
-    pub(super) fn read<'m>(&mut self, plan: &Plan, payload: &'m [u8]) -> Result<&'m str, Rejection> {
+    pub(super) fn read<'m>(&mut self, plan: &Plan, payload: &'m [u8]) -> Result<&'m str, Box<Rejection>> {
         let text = Scanned::checked_text(payload)?;
         self.sources.resize_with(plan.sources.len(), Source::default);
         for source in &mut self.sources {
@@ -65,7 +67,7 @@ impl Found {
         self.active.push(ROOT);
         self.entered.clear();
         let mut walk = Walk::new(payload);
-        walk.space();
+        walk.next();
         let place = Search {
             plan,
             text,
@@ -86,9 +88,9 @@ impl Found {
     }
 
     /// Refuses a message with `\u0000` where the rule says so.
-    pub(super) fn check_nul(&self, rule: Nul) -> Result<(), Rejection> {
+    pub(super) fn check_nul(&self, rule: Nul) -> Result<(), Box<Rejection>> {
         if rule == Nul::DeadLetter && self.any_nul {
-            return Err(Rejection::Nul);
+            return Err(Rejection::Nul.into());
         }
         Ok(())
     }
@@ -149,7 +151,7 @@ impl Search<'_, '_> {
         depth: u32,
         level: usize,
         records: u64,
-    ) -> Result<Place, Rejection> {
+    ) -> Result<Place, Box<Rejection>> {
         let start = walk.position();
         let outer = (walk.nul, walk.escaped);
         (walk.nul, walk.escaped) = (false, false);
@@ -232,13 +234,15 @@ impl Search<'_, '_> {
         depth: u32,
         level: usize,
         records: u64,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Box<Rejection>> {
         let end = self.found.active.len();
         let wanted = (level..end).any(|at| self.plan.node(self.found.active[at]).has_members());
         let entered = self.found.entered.len();
-        walk.members(depth, |walk, key| {
-            walk.space();
-            let raw = &self.text[key.start as usize..key.end as usize];
+        let mut previous = KeyId::start(depth);
+        walk.members(depth, |walk| {
+            let key = self.found.keys.read(walk, &mut previous)?;
+            walk.next();
+            let raw = &self.text[key.span.start as usize..key.span.end as usize];
             if wanted {
                 self.step_into(walk, raw, level..end, entered)?;
             }
@@ -263,7 +267,7 @@ impl Search<'_, '_> {
         raw: &str,
         level: Range<usize>,
         entered: usize,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Box<Rejection>> {
         let unescaped = text::unescape(raw, Nul::Replace);
         for at in level {
             let Some(next) = self.plan.node(self.found.active[at]).member(&unescaped) else {
@@ -271,7 +275,7 @@ impl Search<'_, '_> {
             };
             if !self.plan.node(next).is_leaf() {
                 if self.found.entered[entered..].contains(&next) {
-                    return Err(Rejection::TwiceOnPath { at: walk.at });
+                    return Err(Rejection::TwiceOnPath { at: walk.at }.into());
                 }
                 self.found.entered.push(next);
             }
@@ -281,7 +285,7 @@ impl Search<'_, '_> {
     }
 
     /// An array of which some elements may be asked for.
-    fn array(&mut self, walk: &mut Walk<'_>, depth: u32, level: usize) -> Result<(), Rejection> {
+    fn array(&mut self, walk: &mut Walk<'_>, depth: u32, level: usize) -> Result<(), Box<Rejection>> {
         let end = self.found.active.len();
         walk.elements(depth, |walk, index| {
             self.activate_element(level..end, index);
@@ -305,7 +309,7 @@ impl Search<'_, '_> {
         depth: u32,
         level: usize,
         sources: u64,
-    ) -> Result<u64, Rejection> {
+    ) -> Result<u64, Box<Rejection>> {
         let positional = bits(sources)
             .filter(|&source| self.plan.sources[source].positional)
             .fold(0, |set, source| set | 1 << source);
@@ -340,7 +344,7 @@ impl Search<'_, '_> {
 }
 
 /// Whether all elements of an array are objects, and whether all are objects or arrays. Leaves the walk at the array.
-fn elements_of(walk: &mut Walk<'_>, depth: u32) -> Result<(bool, bool), Rejection> {
+fn elements_of(walk: &mut Walk<'_>, depth: u32) -> Result<(bool, bool), Box<Rejection>> {
     let (at, nul, escaped) = (walk.at, walk.nul, walk.escaped);
     let (mut objects, mut nested) = (true, true);
     walk.elements(depth, |walk, _| {
@@ -415,7 +419,7 @@ mod tests {
             let slot = plan.root_slot(&path("$.c"));
             let (mut found, mut plain) = (Found::default(), Scanned::default());
             let searched = found.read(&plan, text.as_bytes());
-            let read = plain.read(text.as_bytes(), Nul::Replace);
+            let read = plain.read(&mut Keys::default(), text.as_bytes(), Nul::Replace);
             match (searched, read) {
                 (Ok(text), Ok(_)) => {
                     // An empty list is no record here, and a message kept whole there.

@@ -216,6 +216,7 @@ fn speaks_of_time(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::Keys;
     use super::*;
 
     const NOW: i64 = 1_795_481_611_649_000;
@@ -225,7 +226,9 @@ mod tests {
         let mut suggestions = Suggestions::default();
         let mut scanned = Scanned::default();
         for message in messages {
-            let text = scanned.read(message.as_bytes(), Nul::Replace).unwrap();
+            let text = scanned
+                .read(&mut Keys::default(), message.as_bytes(), Nul::Replace)
+                .unwrap();
             suggestions.add(&scanned, text, Timestamp::from_micros(NOW));
         }
         let types = suggestions.types();
@@ -297,7 +300,9 @@ mod tests {
         let mut scanned = Scanned::default();
         for number in 0..2 * MAX_KEYS {
             let message = format!("{{\"k{number}\":1}}");
-            let text = scanned.read(message.as_bytes(), Nul::Replace).unwrap();
+            let text = scanned
+                .read(&mut Keys::default(), message.as_bytes(), Nul::Replace)
+                .unwrap();
             suggestions.add(&scanned, text, Timestamp::from_micros(NOW));
         }
         assert_eq!(suggestions.keys.len(), MAX_KEYS);

@@ -88,20 +88,26 @@ impl<'m> Walk<'m> {
         self.bytes.get(self.at).copied()
     }
 
-    pub(super) fn wrong(&self, what: &'static str) -> Rejection {
-        Rejection::NotJson { what, at: self.at }
+    #[cold]
+    pub(super) fn wrong(&self, what: &'static str) -> Box<Rejection> {
+        Rejection::NotJson { what, at: self.at }.into()
     }
 
-    pub(super) fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+    /// Steps over space, and returns what comes then.
+    pub(super) fn next(&mut self) -> Option<u8> {
+        loop {
+            match self.peek() {
+                // Most messages have none.
+                Some(byte) if byte > b' ' => return Some(byte),
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                other => return other,
+            }
         }
     }
 
     /// Checks that nothing but space is left.
-    pub(super) fn finish(&mut self) -> Result<(), Rejection> {
-        self.space();
-        if self.at < self.bytes.len() {
+    pub(super) fn finish(&mut self) -> Result<(), Box<Rejection>> {
+        if self.next().is_some() {
             return Err(self.wrong("more after the end of the value"));
         }
         Ok(())
@@ -109,36 +115,22 @@ impl<'m> Walk<'m> {
 
     /// A position as it is stored; the length was checked to fit.
     pub(super) fn position(&self) -> u32 {
-        u32::try_from(self.at).unwrap_or(u32::MAX)
+        self.at as u32
     }
 
-    /// Reads an object at its brace; `member` is called after each colon with what stands between the key's quotes.
+    /// Reads an object at its brace; `member` is called at each key, and reads it and its value.
     pub(super) fn members(
         &mut self,
         depth: u32,
-        mut member: impl FnMut(&mut Self, Range<u32>) -> Result<(), Rejection>,
-    ) -> Result<(), Rejection> {
-        self.deeper(depth)?;
-        if self.peek() == Some(b'}') {
+        mut member: impl FnMut(&mut Self) -> Result<(), Box<Rejection>>,
+    ) -> Result<(), Box<Rejection>> {
+        if self.deeper(depth)? == Some(b'}') {
             self.at += 1;
             return Ok(());
         }
         loop {
-            self.space();
-            if self.peek() != Some(b'"') {
-                return Err(self.wrong("expected a key in quotes"));
-            }
-            let start = self.position() + 1;
-            self.string()?;
-            let key = start..self.position() - 1;
-            self.space();
-            if self.peek() != Some(b':') {
-                return Err(self.wrong("expected :"));
-            }
-            self.at += 1;
-            member(self, key)?;
-            self.space();
-            match self.peek() {
+            member(self)?;
+            match self.next() {
                 Some(b',') => self.at += 1,
                 Some(b'}') => {
                     self.at += 1;
@@ -146,33 +138,66 @@ impl<'m> Walk<'m> {
                 }
                 _ => return Err(self.wrong("expected , or }")),
             }
+            self.next();
         }
     }
 
-    /// Steps over an opening bracket and the space after it.
-    fn deeper(&mut self, depth: u32) -> Result<(), Rejection> {
-        if depth > MAX_DEPTH {
-            return Err(Rejection::TooDeep { at: self.at });
+    /// Reads a key and its colon, and returns where the key stands between its quotes.
+    pub(super) fn key(&mut self) -> Result<Range<u32>, Box<Rejection>> {
+        if self.peek() != Some(b'"') {
+            return Err(self.wrong("expected a key in quotes"));
+        }
+        let start = self.position() + 1;
+        self.string()?;
+        let key = start..self.position() - 1;
+        if self.next() != Some(b':') {
+            return Err(self.wrong("expected :"));
         }
         self.at += 1;
-        self.space();
-        Ok(())
+        Ok(key)
+    }
+
+    /// Steps over this text, if it stands here.
+    pub(super) fn take(&mut self, text: &[u8]) -> bool {
+        let is_here = self
+            .bytes
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(text));
+        if is_here {
+            self.at += text.len();
+        }
+        is_here
+    }
+
+    /// What stands in a part of the text.
+    pub(super) fn text(&self, span: &Range<u32>) -> &'m [u8] {
+        &self.bytes[span.start as usize..span.end as usize]
+    }
+
+    /// Steps over an opening bracket and the space after it, and returns what comes then.
+    fn deeper(&mut self, depth: u32) -> Result<Option<u8>, Box<Rejection>> {
+        if depth > MAX_DEPTH {
+            return Err(Rejection::TooDeep { at: self.at }.into());
+        }
+        self.at += 1;
+        Ok(self.next())
     }
 
     /// Reads a value that lies inside `depth` objects and arrays, and notes in the flags what stands in it.
-    pub(super) fn flagged_value(&mut self, depth: u32) -> Result<Kind, Rejection> {
+    pub(super) fn flagged_value(&mut self, depth: u32) -> Result<Kind, Box<Rejection>> {
         (self.nul, self.escaped) = (false, false);
         self.value(depth)
     }
 
     /// Reads a value that lies inside `depth` objects and arrays. The recursion ends at [`MAX_DEPTH`].
-    pub(super) fn value(&mut self, depth: u32) -> Result<Kind, Rejection> {
+    pub(super) fn value(&mut self, depth: u32) -> Result<Kind, Box<Rejection>> {
         match self.peek() {
             Some(b'"') => self.string().map(|()| Kind::String),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b'{') => {
-                self.members(depth + 1, |walk, _| {
-                    walk.space();
+                self.members(depth + 1, |walk| {
+                    walk.key()?;
+                    walk.next();
                     walk.value(depth + 1).map(drop)
                 })?;
                 Ok(Kind::Nested)
@@ -193,18 +218,15 @@ impl<'m> Walk<'m> {
     pub(super) fn elements(
         &mut self,
         depth: u32,
-        mut element: impl FnMut(&mut Self, u32) -> Result<(), Rejection>,
-    ) -> Result<(), Rejection> {
-        self.deeper(depth)?;
-        if self.peek() == Some(b']') {
+        mut element: impl FnMut(&mut Self, u32) -> Result<(), Box<Rejection>>,
+    ) -> Result<(), Box<Rejection>> {
+        if self.deeper(depth)? == Some(b']') {
             self.at += 1;
             return Ok(());
         }
         for number in 0.. {
-            self.space();
             element(self, number)?;
-            self.space();
-            match self.peek() {
+            match self.next() {
                 Some(b',') => self.at += 1,
                 Some(b']') => {
                     self.at += 1;
@@ -212,12 +234,13 @@ impl<'m> Walk<'m> {
                 }
                 _ => return Err(self.wrong("expected , or ]")),
             }
+            self.next();
         }
         // An array has fewer elements than 2^32, for no message has more bytes.
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Rejection> {
+    fn word(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Box<Rejection>> {
         if !self.bytes[self.at..].starts_with(word) {
             return Err(self.wrong("expected a value"));
         }
@@ -225,7 +248,7 @@ impl<'m> Walk<'m> {
         Ok(kind)
     }
 
-    fn string(&mut self) -> Result<(), Rejection> {
+    fn string(&mut self) -> Result<(), Box<Rejection>> {
         self.at += 1;
         loop {
             let rest = &self.bytes[self.at..];
@@ -245,7 +268,7 @@ impl<'m> Walk<'m> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), Rejection> {
+    fn escape(&mut self) -> Result<(), Box<Rejection>> {
         self.escaped = true;
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
@@ -258,10 +281,10 @@ impl<'m> Walk<'m> {
                             matches!(self.unit()?, 0xDC00..=0xDFFF)
                         };
                         if !low {
-                            return Err(Rejection::LoneSurrogate { at: begin });
+                            return Err(Rejection::LoneSurrogate { at: begin }.into());
                         }
                     }
-                    0xDC00..=0xDFFF => return Err(Rejection::LoneSurrogate { at: begin }),
+                    0xDC00..=0xDFFF => return Err(Rejection::LoneSurrogate { at: begin }.into()),
                     _ => {}
                 }
             }
@@ -271,7 +294,7 @@ impl<'m> Walk<'m> {
     }
 
     /// Steps over a `\uXXXX` and returns its number.
-    fn unit(&mut self) -> Result<u32, Rejection> {
+    fn unit(&mut self) -> Result<u32, Box<Rejection>> {
         let digits = self.bytes.get(self.at + 2..self.at + 6);
         let unit = digits.and_then(|digits| {
             digits.iter().try_fold(0, |unit, &digit| {
@@ -283,7 +306,7 @@ impl<'m> Walk<'m> {
         Ok(unit)
     }
 
-    fn number(&mut self) -> Result<Kind, Rejection> {
+    fn number(&mut self) -> Result<Kind, Box<Rejection>> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -315,20 +338,19 @@ impl<'m> Walk<'m> {
                 .and_then(Decimal::parse)
                 .is_some_and(|decimal| decimal.is_storable())
             {
-                return Err(Rejection::HugeNumber { at: start });
+                return Err(Rejection::HugeNumber { at: start }.into());
             }
         }
         Ok(kind)
     }
 
-    fn digits(&mut self) -> Result<(), Rejection> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at == start {
+    fn digits(&mut self) -> Result<(), Box<Rejection>> {
+        let rest = &self.bytes[self.at..];
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
             return Err(self.wrong("expected a digit"));
         }
+        self.at += count;
         Ok(())
     }
 }

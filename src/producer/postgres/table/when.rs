@@ -105,6 +105,7 @@ impl Scalar {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::Keys;
     use super::super::record::Scanned;
     use super::*;
 
@@ -112,7 +113,7 @@ mod tests {
         // A single value is kept whole.
         let mut scanned = Scanned::default();
         match scanned
-            .read(json.as_bytes(), Nul::Replace)
+            .read(&mut Keys::default(), json.as_bytes(), Nul::Replace)
             .map(|text| scanned.whole(text))
         {
             Ok(Some(value)) => scalar.is(value),

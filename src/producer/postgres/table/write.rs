@@ -8,11 +8,11 @@ use std::ops::Range;
 
 use super::encode::{self, Encoder};
 use super::infer::Wanted;
-use super::keys::{self, Keys, Target};
-use super::layout::{Layout, Role};
+use super::keys::{Key, Target, Targets};
+use super::layout::{Column, Layout, Role};
 use super::mapping::{Mapping, NewKeys, Nul};
 use super::misfit;
-use super::record::{FieldName, Scanned, Value};
+use super::record::{FieldName, Name, Scanned, Value};
 use super::rows::CopyRows;
 use super::select::resolve;
 use super::walk::Kind;
@@ -61,7 +61,7 @@ pub(super) struct Origin<'a> {
 /// Writes the rows of messages for one layout. When `wanted` is no longer empty, the rows are worthless.
 pub(super) struct Writer<'a> {
     pub(super) layout: &'a Layout,
-    pub(super) keys: &'a mut Keys,
+    pub(super) targets: &'a mut Targets,
     pub(super) wanted: &'a mut Wanted,
     pub(super) scratch: &'a mut Scratch,
     pub(super) mapping: &'a Mapping,
@@ -77,7 +77,7 @@ impl Writer<'_> {
     /// Appends a row for each record of the message, or one for the whole of it.
     pub(super) fn message(
         &mut self,
-        origin: Origin<'_>,
+        origin: &Origin<'_>,
         scanned: &Scanned,
         rows: &mut CopyRows,
     ) -> Result<(), Refused> {
@@ -123,7 +123,7 @@ impl Writer<'_> {
     }
 
     /// A message is kept whole.
-    fn note_whole(&mut self, origin: Origin<'_>) {
+    fn note_whole(&mut self, origin: &Origin<'_>) {
         self.wanted.message |= !self.layout.has(Role::Message);
         if !self.mapping.raw && !self.warned.contains("_message") {
             self.warned.insert("_message".to_owned());
@@ -137,38 +137,35 @@ impl Writer<'_> {
         }
     }
 
-    fn empty_fields(&mut self) {
-        self.scratch.fields.clear();
-        self.scratch.fields.resize(self.layout.copy.len(), NO_FIELD);
-    }
-
     /// Finds the place in the tuple of a record's own fields, and of those that all records share.
     fn sort_fields(
         &mut self,
-        origin: Origin<'_>,
+        origin: &Origin<'_>,
         scanned: &Scanned,
         record: Range<usize>,
     ) -> Result<(), String> {
-        self.empty_fields();
+        self.scratch.fields.clear();
+        self.scratch.fields.resize(self.layout.copy.len(), NO_FIELD);
         self.scratch.unlisted.clear();
         self.scratch.extras.clear();
         self.scratch.discarded = 0;
-        let (layout, mapping) = (self.layout, self.mapping);
-        let mut previous = keys::START;
-        for field in record.chain(scanned.shared()) {
-            let target = match scanned.name(origin.text, field) {
-                FieldName::Key(raw) => self
-                    .keys
-                    .target(&mut previous, raw, |raw| resolve(layout, mapping, raw)),
-                FieldName::Slot(slot) => match self.slots.get(slot as usize) {
-                    Some(Some(column)) => column.target,
-                    _ => Target::Skip,
-                },
-            };
-            if let Target::Listed(place) = target {
-                self.scratch.fields[place] = field;
-            } else if target != Target::Skip {
-                self.scratch.unlisted.push((field, target));
+        for fields in [record, scanned.shared()] {
+            for (field, name) in fields.clone().zip(scanned.names(fields)) {
+                let target = match name {
+                    Name::Key(key) => match self.targets.get(key.id) {
+                        Some(target) => target,
+                        None => self.resolve(origin, key),
+                    },
+                    Name::Slot(slot) => match self.slots.get(*slot as usize) {
+                        Some(Some(column)) => column.target,
+                        _ => Target::Skip,
+                    },
+                };
+                if let Target::Listed(place) = target {
+                    self.scratch.fields[place] = field;
+                } else if target != Target::Skip {
+                    self.scratch.unlisted.push((field, target));
+                }
             }
         }
         // First, so that a record that can't be a row makes no columns.
@@ -182,8 +179,17 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Finds out where the values of a key go, which is the same until the layout changes.
+    #[cold]
+    fn resolve(&mut self, origin: &Origin<'_>, key: &Key) -> Target {
+        let raw = &origin.text[key.span.start as usize..key.span.end as usize];
+        let target = resolve(self.layout, self.mapping, raw);
+        self.targets.note(key.id, target);
+        target
+    }
+
     /// Refuses a record that lacks a part of the key of `on_conflict`: NULL is never in conflict, so that it could not stand once.
-    fn check_key(&self, origin: Origin<'_>, scanned: &Scanned) -> Result<(), String> {
+    fn check_key(&self, origin: &Origin<'_>, scanned: &Scanned) -> Result<(), String> {
         let layout = self.layout;
         let has_value = |field: usize| scanned.value(origin.text, field).kind != Kind::Null;
         for &place in &layout.key {
@@ -211,7 +217,7 @@ impl Writer<'_> {
     /// Deals with a field that has no place in the tuple.
     fn unlisted(
         &mut self,
-        origin: Origin<'_>,
+        origin: &Origin<'_>,
         scanned: &Scanned,
         field: usize,
         target: Target,
@@ -295,7 +301,7 @@ impl Writer<'_> {
     }
 
     /// A null that is the last value of its key: those before it do not count.
-    fn take_back(&mut self, origin: Origin<'_>, scanned: &Scanned, null: usize) {
+    fn take_back(&mut self, origin: &Origin<'_>, scanned: &Scanned, null: usize) {
         let same = |field: usize| match (scanned.name(origin.text, field), scanned.name(origin.text, null)) {
             (FieldName::Key(one), FieldName::Key(other)) => {
                 one == other
@@ -310,7 +316,7 @@ impl Writer<'_> {
     /// Appends one row.
     fn tuple(
         &mut self,
-        origin: Origin<'_>,
+        origin: &Origin<'_>,
         scanned: &Scanned,
         whole: Option<Value<'_>>,
         record: usize,
@@ -366,7 +372,7 @@ impl Writer<'_> {
     /// Appends the value for a key's column, or NULL, and notes it for `_extra` when it does not fit.
     fn field(
         &mut self,
-        origin: Origin<'_>,
+        origin: &Origin<'_>,
         scanned: &Scanned,
         place: usize,
         out: &mut Vec<u8>,
@@ -381,14 +387,25 @@ impl Writer<'_> {
             encode::write_null(out);
             return Ok(());
         }
-        let layout = self.layout;
-        let column = &layout.columns[layout.copy[place]];
+        let column = &self.layout.columns[self.layout.copy[place]];
         // A fraction tells what the column is for, even where this one is a whole number.
-        let is_widenable = column.widenable && !self.closed;
-        let widens = is_widenable && value.kind == Kind::Fraction;
+        let widens = column.widenable && value.kind == Kind::Fraction && !self.closed;
         if !widens && column.encoder.write(value, out) {
             return Ok(());
         }
+        self.misfit(origin, column, field, value, out)
+    }
+
+    /// Appends NULL for a value that does not fit, and notes where it goes.
+    #[cold]
+    fn misfit(
+        &mut self,
+        origin: &Origin<'_>,
+        column: &Column,
+        field: usize,
+        value: Value<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         if self.mapping.new_keys == NewKeys::Freeze {
             return Err(format!(
                 "the value for column {:?} does not fit its type {}, and the configuration says new_keys: freeze{}",
@@ -398,7 +415,8 @@ impl Writer<'_> {
             ));
         }
         encode::write_null(out);
-        if is_widenable && matches!(value.kind, Kind::Fraction | Kind::Integer) {
+        let is_number = matches!(value.kind, Kind::Fraction | Kind::Integer);
+        if column.widenable && !self.closed && is_number {
             let numbers = self.wanted.widen.entry(column.name.clone()).or_default();
             numbers.add(value);
             return Ok(());
@@ -427,7 +445,7 @@ impl Writer<'_> {
     }
 
     /// Appends what fitted nowhere, under its keys, or NULL.
-    fn extra(&self, origin: Origin<'_>, scanned: &Scanned, encoder: &Encoder, out: &mut Vec<u8>) {
+    fn extra(&self, origin: &Origin<'_>, scanned: &Scanned, encoder: &Encoder, out: &mut Vec<u8>) {
         if self.scratch.extras.is_empty() {
             encode::write_null(out);
             return;
@@ -444,7 +462,7 @@ impl Writer<'_> {
     }
 
     /// A slot's name as a JSON key: the column's, or with underscores behind it when a key of the record has that name.
-    fn extra_name(&self, origin: Origin<'_>, scanned: &Scanned, slot: u32) -> String {
+    fn extra_name(&self, origin: &Origin<'_>, scanned: &Scanned, slot: u32) -> String {
         let mut name = slot_name(self.slots, slot).to_owned();
         let is_taken = |name: &str| {
             self.scratch

@@ -6,6 +6,7 @@
 
 use super::super::column_type::EpochUnit;
 use super::numeric::Decimal;
+use super::short::Short;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -37,9 +38,21 @@ pub(in super::super) fn to_unix_days(days: i32) -> i32 {
 const FIRST_TIMESTAMP: i64 = -211_813_488_000_000_000;
 const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
 
-/// Microseconds since 2000-01-01 UTC of a count since 1970; what is finer than a microsecond is rounded.
-pub(super) fn from_epoch(count: Decimal<'_>, unit: EpochUnit) -> Option<i64> {
-    let micros = count.shifted(unit.exponent())?.checked_sub(MICROS_TO_2000)?;
+/// Microseconds since 2000-01-01 UTC of a count since 1970; what is finer than a microsecond is rounded. The inner `None`: the time is
+/// beyond what PostgreSQL holds; the outer one: the text is no number.
+pub(super) fn from_epoch(count: &str, unit: EpochUnit) -> Option<Option<i64>> {
+    let exponent = unit.exponent();
+    let short = Short::parse(count).and_then(|short| short.shifted(exponent));
+    let micros = match short {
+        Some(micros) => Some(micros),
+        None => Decimal::parse(count)?.shifted(exponent),
+    };
+    Some(micros.and_then(since_2000))
+}
+
+/// A time that PostgreSQL can hold, given in microseconds since 1970.
+fn since_2000(micros: i64) -> Option<i64> {
+    let micros = micros.checked_sub(MICROS_TO_2000)?;
     (FIRST_TIMESTAMP..END_TIMESTAMP)
         .contains(&micros)
         .then_some(micros)

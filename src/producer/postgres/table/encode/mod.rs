@@ -10,6 +10,7 @@ mod datetime;
 pub(super) mod json;
 mod network;
 mod numeric;
+mod short;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 
 pub(super) use datetime::{to_unix_days, to_unix_micros};
 pub(super) use numeric::Decimal;
+use short::Short;
 use uuid::Uuid;
 
 use super::column_type::EpochUnit;
@@ -88,23 +90,35 @@ impl Encoder {
     /// Appends the field; `false`, and nothing appended, when the value does not fit. A JSON null is not a value: use
     /// [`write_null`].
     pub(super) fn write(&self, value: Value<'_>, out: &mut Vec<u8>) -> bool {
-        write_field(out, |out| self.write_body(value, out).is_some())
+        match *self {
+            Self::Text { most: None, .. } if value.kind == Kind::String && !value.escaped => {
+                value.quoted().is_some_and(|quoted| plain(quoted.as_bytes(), out))
+            }
+            Self::Bool => fixed(boolean(value).map(|truth| [truth.into()]), out),
+            Self::Int2 => fixed(small_integer(value).map(i16::to_be_bytes), out),
+            Self::Int4 => fixed(small_integer(value).map(i32::to_be_bytes), out),
+            Self::Int8 => fixed(integer(value).map(i64::to_be_bytes), out),
+            Self::Float4 => fixed(real(value).map(f32::to_be_bytes), out),
+            Self::Float8 => fixed(double(value).map(f64::to_be_bytes), out),
+            Self::Timestamptz { unit } => fixed(
+                time(value, unit, datetime::timestamptz).map(i64::to_be_bytes),
+                out,
+            ),
+            Self::Timestamp { unit } => {
+                fixed(time(value, unit, datetime::timestamp).map(i64::to_be_bytes), out)
+            }
+            Self::Time => fixed(parsed(value, datetime::time).map(i64::to_be_bytes), out),
+            Self::Date => fixed(parsed(value, datetime::date).map(i32::to_be_bytes), out),
+            Self::Uuid => fixed(parsed(value, uuid).map(Uuid::into_bytes), out),
+            _ => write_field(out, |out| self.write_body(value, out).is_some()),
+        }
     }
 
+    /// Appends what is of no fixed length.
     fn write_body(&self, value: Value<'_>, out: &mut Vec<u8>) -> Option<()> {
         match *self {
-            Self::Bool => out.push(boolean(value)?.into()),
-            Self::Int2 => out.extend(i16::try_from(integer(value)?).ok()?.to_be_bytes()),
-            Self::Int4 => out.extend(i32::try_from(integer(value)?).ok()?.to_be_bytes()),
-            Self::Int8 => out.extend(integer(value)?.to_be_bytes()),
-            Self::Float4 => out.extend(real(value)?.to_be_bytes()),
-            Self::Float8 => out.extend(double(value)?.to_be_bytes()),
             Self::Numeric { limit } => {
-                let text = number_text(value)?;
-                let decimal = Decimal::parse(&text)?;
-                let within = limit
-                    .is_none_or(|(precision, scale)| decimal.fits(i64::from(precision), i64::from(scale)));
-                (within && decimal.write(out)).then_some(())?;
+                numeric::write(&number_text(value)?, limit, out)?;
             }
             Self::Text { most, any } => {
                 let start = out.len();
@@ -123,20 +137,36 @@ impl Encoder {
                 out.push(JSONB_VERSION);
                 json::write_text(value, out);
             }
-            Self::Timestamptz { unit } => out.extend(time(value, unit, datetime::timestamptz)?.to_be_bytes()),
-            Self::Timestamp { unit } => out.extend(time(value, unit, datetime::timestamp)?.to_be_bytes()),
-            Self::Time => out.extend(datetime::time(&string(value)?)?.to_be_bytes()),
-            Self::Date => out.extend(datetime::date(&string(value)?)?.to_be_bytes()),
-            Self::Uuid => out.extend_from_slice(uuid(&string(value)?)?.as_bytes()),
             Self::Inet => network::inet(&string(value)?, out)?,
             Self::Cidr => network::cidr(&string(value)?, out)?,
             Self::Bytea { base64: false } => bytes::hex(&string(value)?, out)?,
             Self::Bytea { base64: true } => bytes::base64(&string(value)?, out)?,
             Self::Array { ref element, oid } => array::write(element, oid, value, out)?,
-            Self::Unsupported => return None,
+            // Nothing fits; those of a fixed length are written above.
+            _ => return None,
         }
         Some(())
     }
+}
+
+/// Appends a field that has the same length for every value; `false`, and nothing appended, when there is none.
+fn fixed<const LENGTH: usize>(body: Option<[u8; LENGTH]>, out: &mut Vec<u8>) -> bool {
+    let Some(body) = body else {
+        return false;
+    };
+    out.extend_from_slice(&i32::try_from(LENGTH).unwrap_or(i32::MAX).to_be_bytes());
+    out.extend_from_slice(&body);
+    true
+}
+
+/// Appends a field that is there already; `false`, and nothing appended, when it is beyond 2 GiB.
+fn plain(body: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(length) = i32::try_from(body.len()) else {
+        return false;
+    };
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(body);
+    true
 }
 
 /// Appends a NULL.
@@ -146,18 +176,12 @@ pub(super) fn write_null(out: &mut Vec<u8>) {
 
 /// Appends text for a `text` column.
 pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
-    write_field(out, |out| {
-        out.extend_from_slice(text.as_bytes());
-        true
-    });
+    plain(text.as_bytes(), out);
 }
 
 /// Appends a number for a `bigint` column.
 pub(super) fn write_bigint(number: i64, out: &mut Vec<u8>) {
-    write_field(out, |out| {
-        out.extend_from_slice(&number.to_be_bytes());
-        true
-    });
+    fixed(Some(number.to_be_bytes()), out);
 }
 
 /// Appends a time for a `timestamptz` column.
@@ -212,16 +236,18 @@ fn string(value: Value<'_>) -> Option<Cow<'_, str>> {
     value.quoted().map(|quoted| text::unescape(quoted, value.rule))
 }
 
+/// What a string means to this reader.
+fn parsed<T>(value: Value<'_>, read: fn(&str) -> Option<T>) -> Option<T> {
+    read(&string(value)?)
+}
+
 /// A time as text, or as the number that a declared unit makes of one.
 fn time(value: Value<'_>, unit: Option<EpochUnit>, read: fn(&str) -> Option<i64>) -> Option<i64> {
     let Some(unit) = unit else {
-        return read(&string(value)?);
+        return parsed(value, read);
     };
     let text = number_text(value)?;
-    match Decimal::parse(&text) {
-        Some(count) => datetime::from_epoch(count, unit),
-        None => read(&text),
-    }
+    datetime::from_epoch(&text, unit).unwrap_or_else(|| read(&text))
 }
 
 /// The text of a number, or of a string that may be one.
@@ -246,13 +272,24 @@ fn boolean(value: Value<'_>) -> Option<bool> {
 }
 
 fn integer(value: Value<'_>) -> Option<i64> {
-    match value.kind {
-        Kind::Integer => value.raw.parse().ok(),
-        _ => Decimal::parse(&number_text(value)?)?.to_i64(),
+    let text = number_text(value)?;
+    match Short::parse(&text).and_then(Short::to_i64) {
+        Some(integer) => Some(integer),
+        None => Decimal::parse(&text)?.to_i64(),
     }
 }
 
+/// An integer that may be too large.
+fn small_integer<T: TryFrom<i64>>(value: Value<'_>) -> Option<T> {
+    T::try_from(integer(value)?).ok()
+}
+
 fn double(value: Value<'_>) -> Option<f64> {
+    if value.kind == Kind::Fraction
+        && let Some(double) = Short::parse(value.raw).and_then(Short::to_f64)
+    {
+        return Some(double);
+    }
     let text = float_text(value)?;
     is_exact_below(&text, EXACT_IN_DOUBLE)?;
     let double: f64 = text.parse().ok()?;

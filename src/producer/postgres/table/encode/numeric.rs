@@ -3,6 +3,8 @@
 //! The format, from the server's `numeric_recv`: four 16-bit words (count of digits, weight of the first, sign, scale
 //! for display), then the digits to the base of 10,000.
 
+use super::short::Short;
+
 /// Digits that `numeric` can hold before the point.
 const MAX_INTEGER_DIGITS: i64 = 131_072;
 /// Digits that `numeric` can hold after the point.
@@ -12,6 +14,24 @@ const EXPONENT_LIMIT: i64 = 1 << 40;
 const NEGATIVE: u16 = 0x4000;
 /// Decimal digits in one digit of the base 10,000.
 const GROUP: i64 = 4;
+
+/// Appends a number's binary form; `None` when the text is no number, or one that the column would round or can't hold. `limit` is
+/// the column's precision and scale, if it has them.
+pub(super) fn write(text: &str, limit: Option<(u16, i16)>, out: &mut Vec<u8>) -> Option<()> {
+    if let Some(short) = Short::parse(text)
+        && let Some(fits) = limit.map_or(Some(true), |(precision, scale)| short.fits(precision, scale))
+    {
+        if !fits {
+            return None;
+        }
+        if short.write_numeric(out) {
+            return Some(());
+        }
+    }
+    let decimal = Decimal::parse(text)?;
+    let fits = limit.is_none_or(|(precision, scale)| decimal.fits(precision.into(), scale.into()));
+    (fits && decimal.write(out)).then_some(())
+}
 
 /// A number in JSON's grammar, taken apart.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +144,7 @@ impl<'a> Decimal<'a> {
             let Ok(scale) = u16::try_from(self.scale().min(MAX_SCALE)) else {
                 return false;
             };
-            header(out, 0, 0, 0, scale);
+            header(out, 0, 0, false, scale);
             return true;
         };
         let (weight, last) = (highest.div_euclid(GROUP), lowest.div_euclid(GROUP));
@@ -136,13 +156,7 @@ impl<'a> Decimal<'a> {
         ) else {
             return false;
         };
-        header(
-            out,
-            count,
-            short_weight,
-            if self.negative { NEGATIVE } else { 0 },
-            scale,
-        );
+        header(out, count, short_weight, self.negative, scale);
         for group in (last..=weight).rev() {
             let digits = (0..GROUP)
                 .rev()
@@ -178,7 +192,9 @@ impl<'a> Decimal<'a> {
     }
 }
 
-fn header(out: &mut Vec<u8>, count: u16, weight: i16, sign: u16, scale: u16) {
+/// Appends what stands before the digits.
+pub(super) fn header(out: &mut Vec<u8>, count: u16, weight: i16, negative: bool, scale: u16) {
+    let sign = if negative { NEGATIVE } else { 0 };
     out.extend_from_slice(&count.to_be_bytes());
     out.extend_from_slice(&weight.to_be_bytes());
     out.extend_from_slice(&sign.to_be_bytes());

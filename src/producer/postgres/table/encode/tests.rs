@@ -1,9 +1,12 @@
 //! The encoders against known bytes. Everything else about them is proved by reading back from a real PostgreSQL
 //! (`tests/postgres_table.rs`).
 
+use proptest::prelude::*;
+
 use super::super::mapping::Nul;
 use super::super::record::Value;
 use super::super::walk::Kind;
+use super::short::Short;
 use super::{Decimal, Encoder, datetime, json};
 
 fn value(raw: &str, kind: Kind) -> Value<'_> {
@@ -158,8 +161,76 @@ fn counts_since_the_epoch_become_microseconds_to_the_digit() {
         ("1e400", Seconds, None),
         ("9999999999999", Seconds, None),
     ] {
-        let count = Decimal::parse(text).unwrap();
         let expected = micros.map(|micros| micros - TO_2000);
-        assert_eq!(datetime::from_epoch(count, unit), expected, "{text}");
+        assert_eq!(datetime::from_epoch(text, unit), Some(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_short_number_is_one_of_at_most_19_digits_without_exponent() {
+    for text in [
+        "0",
+        "-0",
+        "-12.50",
+        "0.000",
+        "9999999999999999999",
+        "1.234567890123456789",
+    ] {
+        assert!(Short::parse(text).is_some(), "{text}");
+    }
+    for text in [
+        "12345678901234567890",
+        "0.1234567890123456789",
+        "1e3",
+        "--1",
+        "1-",
+        "1.2.3",
+        "١",
+    ] {
+        assert!(Short::parse(text).is_none(), "{text}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn short_numbers_mean_what_decimals_and_the_standard_library_read(
+        text in prop_oneof![
+            4 => "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,18})?",
+            2 => "-?(0|[1-9][0-9]{0,7}0{0,8})(\\.0{0,6}[0-9]{0,4}0{0,4}[1-9])?",
+            1 => "[-+.e0-9 ]{0,6}",
+        ],
+        exponent in -3_i64..=6,
+        (precision, scale) in (1_u16..=40, -3_i16..=40),
+    ) {
+        let Some(short) = Short::parse(&text) else {
+            return Ok(());
+        };
+        let decimal = Decimal::parse(&text).expect("it follows the grammar");
+        // What is easily told of a short number is right, and what is not is left to the other.
+        if let Some(integer) = short.to_i64() {
+            prop_assert_eq!(Some(integer), decimal.to_i64());
+        }
+        if let Some(double) = short.to_f64() {
+            prop_assert_eq!(double.to_bits(), text.parse::<f64>().unwrap().to_bits());
+        }
+        if let Some(shifted) = short.shifted(exponent) {
+            prop_assert_eq!(Some(shifted), decimal.shifted(exponent));
+        }
+        if let Some(fits) = short.fits(precision, scale) {
+            prop_assert_eq!(fits, decimal.fits(precision.into(), scale.into()));
+        }
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        if short.write_numeric(&mut one) {
+            prop_assert!(decimal.write(&mut other));
+        }
+        prop_assert_eq!(one, other);
+        // Usual numbers are easy.
+        if text.len() <= 15 {
+            prop_assert!(short.to_f64().is_some());
+            prop_assert!(short.to_i64().is_some() || text.contains('.'));
+            prop_assert!(short.write_numeric(&mut Vec::new()));
+        }
     }
 }
