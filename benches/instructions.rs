@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use messages::Make;
-use socket_el::producer::postgres::table::{DeclaredColumn, Encoded, Mapping, MemoryTable, RouterOptions};
+use socket_el::producer::postgres::table::{
+    Condition, DeclaredColumn, Encoded, Mapping, MemoryTable, RouterOptions, Scalar, TableOptions, When,
+};
 use socket_el::record::{Batch, Message, Offset, Timestamp};
 use socket_el::stage::envelope::{Assembler, Codec, Encoder, open};
 
@@ -39,7 +41,7 @@ const STAGE: &str = "websocket_1";
 /// Does a part's work for every message of the rounds.
 type Part = fn(rounds: u64);
 
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),
     ("envelope-encode-zstd", |rounds| encode(rounds, Codec::Zstd)),
@@ -49,6 +51,7 @@ const PARTS: [(&str, Part); 9] = [
     ("rows-nested", |rounds| inferred(rounds, messages::nested)),
     ("rows-decimals", |rounds| inferred(rounds, messages::decimals)),
     ("rows-declared", declared),
+    ("rows-routed", routed),
 ];
 
 fn main() -> ExitCode {
@@ -195,7 +198,11 @@ fn decode(rounds: u64) {
 
 /// Rows of columns whose types the messages decide.
 fn inferred(rounds: u64, make: Make) {
-    rows(rounds, make, Mapping::default());
+    rows(rounds, make, single(Mapping::default()));
+}
+
+fn single(mapping: Mapping) -> RouterOptions {
+    RouterOptions::single("public", STAGE, STAGE, mapping)
 }
 
 /// Rows of trades whose decimals in strings and whose times are declared as what they are.
@@ -214,10 +221,37 @@ fn declared(rounds: u64) {
         ],
         ..Mapping::default()
     };
-    rows(rounds, messages::decimals, mapping);
+    rows(rounds, messages::decimals, single(mapping));
 }
 
-fn rows(rounds: u64, make: Make, mapping: Mapping) {
+/// Rows of the third of four tables, which the type of the message chooses.
+fn routed(rounds: u64) {
+    let table = |name: &str| TableOptions {
+        table: name.to_owned(),
+        mapping: Mapping::default(),
+    };
+    let of_type = |value: &str| {
+        When(vec![Condition {
+            path: "$.type".parse().unwrap(),
+            values: vec![Scalar::Text(value.to_owned())],
+        }])
+    };
+    let options = RouterOptions {
+        when: When::default(),
+        tables: ["matches", "tickers", STAGE, "others"].map(table).into(),
+        routes: vec![
+            (of_type("match"), 0),
+            (of_type("ticker"), 1),
+            (of_type("open"), 2),
+            (When::default(), 3),
+        ],
+        ..single(Mapping::default())
+    };
+    let make = |n| messages::narrow(n).replacen('{', r#"{"type":"open","#, 1);
+    rows(rounds, make, options);
+}
+
+fn rows(rounds: u64, make: Make, options: RouterOptions) {
     let texts = texts(make);
     let messages: Vec<_> = texts
         .iter()
@@ -230,7 +264,6 @@ fn rows(rounds: u64, make: Make, mapping: Mapping) {
             (Offset::new(offset), message)
         })
         .collect();
-    let options = RouterOptions::single("public", STAGE, STAGE, mapping);
     let mut table = MemoryTable::new(options, STAGE).unwrap();
     table.learn(&messages).unwrap();
     for _ in 0..rounds {

@@ -3,7 +3,8 @@
 //!
 //! Each key that was seen remembers which key followed it last. Whether it does again is one comparison with the message's bytes,
 //! closing quote and colon included, and a key that is missing for once does not upset it for those after it. The numbers are the
-//! same for all tables of a stage; each table has its own [`Targets`].
+//! same for all tables of a stage; what a table or a plan knows of them it keeps [by their
+//! numbers](ByKey).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -150,27 +151,32 @@ pub(super) enum Target {
     Unknown,
 }
 
-/// Where the values of the keys go that one table's layout was asked for.
-#[derive(Debug, Default)]
-pub(super) struct Targets(Vec<Option<Target>>);
+/// What was found out about keys, by their numbers.
+#[derive(Debug)]
+pub(super) struct ByKey<T>(Vec<Option<T>>);
 
-impl Targets {
-    /// The target of a key; `None` when it was not asked for before.
-    #[inline]
-    pub(super) fn get(&self, key: KeyId) -> Option<Target> {
+impl<T> Default for ByKey<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy> ByKey<T> {
+    /// What is known of a key.
+    pub(super) fn get(&self, key: KeyId) -> Option<T> {
         self.0.get(key.0 as usize).copied().flatten()
     }
 
-    /// Notes the target of a key.
-    pub(super) fn note(&mut self, key: KeyId, target: Target) {
+    /// Notes it, if the key is one that is remembered.
+    pub(super) fn note(&mut self, key: KeyId, known: T) {
         if key != KeyId::NONE {
             let place = key.0 as usize;
             self.0.resize(self.0.len().max(place + 1), None);
-            self.0[place] = Some(target);
+            self.0[place] = Some(known);
         }
     }
 
-    /// Forgets all of them: the layout has changed.
+    /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -238,7 +244,7 @@ mod tests {
 
     #[test]
     fn keys_without_end_are_not_all_remembered() {
-        let (mut keys, mut targets) = (Keys::default(), Targets::default());
+        let (mut keys, mut targets) = (Keys::default(), ByKey::default());
         let mut resolved = 0;
         let long = "k".repeat(MAX_REMEMBERED_BYTES + 1);
         for _ in 0..2 {

@@ -75,7 +75,7 @@ pub use when::{Condition, Scalar, When};
 pub use crate::json_path::{Path, PathError, Step};
 use crate::record::{Message, Offset};
 use infer::Wanted;
-use keys::Targets;
+use keys::{ByKey, Target};
 use layout::{Choices, Layout};
 use name::TableName;
 use record::Scanned;
@@ -116,7 +116,7 @@ pub struct Table {
     layout: Layout,
     /// Counts the layouts, so that rows of two never mix.
     version: u64,
-    targets: Targets,
+    targets: ByKey<Target>,
     /// What the layout lacks whatever comes.
     lacks: Lacks,
     wanted: Wanted,
@@ -158,7 +158,7 @@ impl Table {
             },
             layout,
             version: 0,
-            targets: Targets::default(),
+            targets: ByKey::default(),
             wanted: Wanted::default(),
             scratch: Scratch::default(),
             warned: BTreeSet::new(),

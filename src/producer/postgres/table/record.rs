@@ -269,7 +269,8 @@ fn read_fields(
     })
 }
 
-fn read_place(walk: &mut Walk<'_>, depth: u32) -> Result<Place, Box<Rejection>> {
+/// Reads a value that lies inside `depth` objects and arrays.
+pub(super) fn read_place(walk: &mut Walk<'_>, depth: u32) -> Result<Place, Box<Rejection>> {
     let start = walk.position();
     let kind = walk.flagged_value(depth)?;
     Ok(Place {

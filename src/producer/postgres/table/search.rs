@@ -9,10 +9,10 @@
 use std::ops::Range;
 
 use super::encode::text;
-use super::keys::{KeyId, Keys};
+use super::keys::{ByKey, Key, KeyId, Keys};
 use super::mapping::Nul;
-use super::plan::{Plan, ROOT, Slot};
-use super::record::{Field, Name, Place, Scanned, Value};
+use super::plan::{NodeId, Plan, ROOT, Slot};
+use super::record::{Field, Name, Place, Scanned, Value, read_place};
 use super::walk::{Kind, Rejection, Walk};
 
 /// What was found in a message. Reused from message to message.
@@ -21,6 +21,8 @@ pub(super) struct Found {
     /// Of each source of the plan.
     sources: Vec<Source>,
     keys: Keys,
+    /// Where a member leads to, by the node that it is a member of and its key.
+    members: Vec<ByKey<Option<NodeId>>>,
     /// The message itself.
     message: Option<Place>,
     /// Whether `\u0000` stands in it.
@@ -61,6 +63,7 @@ impl Found {
             source.scanned.start(Nul::default());
             source.state = State::Missing;
         }
+        self.members.resize_with(plan.nodes(), ByKey::default);
         self.roots.clear();
         self.roots.resize(plan.slots(), None);
         self.active.clear();
@@ -242,12 +245,16 @@ impl Search<'_, '_> {
         walk.members(depth, |walk| {
             let key = self.found.keys.read(walk, &mut previous)?;
             walk.next();
-            let raw = &self.text[key.span.start as usize..key.span.end as usize];
             if wanted {
-                self.step_into(walk, raw, level..end, entered)?;
+                self.step_into(walk, &key, level..end, entered)?;
             }
-            let value = self.value(walk, depth, end, 0)?;
-            self.found.active.truncate(end);
+            let value = if self.found.active.len() == end {
+                self.unasked_value(walk, depth)?
+            } else {
+                let value = self.value(walk, depth, end, 0)?;
+                self.found.active.truncate(end);
+                value
+            };
             for source in bits(records) {
                 self.found.sources[source].scanned.note(Field {
                     name: Name::Key(key.clone()),
@@ -264,13 +271,14 @@ impl Search<'_, '_> {
     fn step_into(
         &mut self,
         walk: &Walk<'_>,
-        raw: &str,
+        key: &Key,
         level: Range<usize>,
         entered: usize,
     ) -> Result<(), Box<Rejection>> {
-        let unescaped = text::unescape(raw, Nul::Replace);
         for at in level {
-            let Some(next) = self.plan.node(self.found.active[at]).member(&unescaped) else {
+            let node = self.found.active[at];
+            let known = self.found.members[node as usize].get(key.id);
+            let Some(next) = known.unwrap_or_else(|| self.member(node, key)) else {
                 continue;
             };
             if !self.plan.node(next).is_leaf() {
@@ -282,6 +290,23 @@ impl Search<'_, '_> {
             self.found.active.push(next);
         }
         Ok(())
+    }
+
+    /// Finds out where a member leads to, which is always the same.
+    #[cold]
+    fn member(&mut self, node: NodeId, key: &Key) -> Option<NodeId> {
+        let raw = &self.text[key.span.start as usize..key.span.end as usize];
+        let next = self.plan.node(node).member(&text::unescape(raw, Nul::Replace));
+        self.found.members[node as usize].note(key.id, next);
+        next
+    }
+
+    /// Reads a value of which, and of whose parts, nothing is asked for.
+    fn unasked_value(&self, walk: &mut Walk<'_>, depth: u32) -> Result<Place, Box<Rejection>> {
+        let outer = (walk.nul, walk.escaped);
+        let place = read_place(walk, depth)?;
+        (walk.nul, walk.escaped) = (outer.0 | walk.nul, outer.1 | walk.escaped);
+        Ok(place)
     }
 
     /// An array of which some elements may be asked for.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::encode::{self, Encoder};
 use super::infer::Wanted;
-use super::keys::{Key, Target, Targets};
+use super::keys::{ByKey, Key, Target};
 use super::layout::{Column, Layout, Role};
 use super::mapping::{Mapping, NewKeys, Nul};
 use super::misfit;
@@ -61,7 +61,7 @@ pub(super) struct Origin<'a> {
 /// Writes the rows of messages for one layout. When `wanted` is no longer empty, the rows are worthless.
 pub(super) struct Writer<'a> {
     pub(super) layout: &'a Layout,
-    pub(super) targets: &'a mut Targets,
+    pub(super) targets: &'a mut ByKey<Target>,
     pub(super) wanted: &'a mut Wanted,
     pub(super) scratch: &'a mut Scratch,
     pub(super) mapping: &'a Mapping,
