@@ -403,7 +403,9 @@ mod tests {
                 FieldName::Key(key) => key.to_owned(),
                 FieldName::Slot(slot) => format!("slot {slot}"),
             };
-            (name, scanned.value(text, field).raw.to_owned())
+            let value = scanned.value(text, field);
+            assert_eq!(value.nul, value.raw.contains("\\u0000"), "{value:?}");
+            (name, value.raw.to_owned())
         };
         (0..scanned.records())
             .map(|record| scanned.record(record).map(field).collect())
