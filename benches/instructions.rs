@@ -14,6 +14,8 @@
 
 #[path = "messages/mod.rs"]
 mod messages;
+#[path = "receive/mod.rs"]
+mod receive;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -39,7 +41,10 @@ const STAGE: &str = "websocket_1";
 /// Does a part's work for every message of the rounds.
 type Part = fn(rounds: u64);
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
+    ("receive", |rounds| {
+        receive::receive(&texts(messages::narrow), rounds)
+    }),
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),
     ("envelope-encode-zstd", |rounds| encode(rounds, Codec::Zstd)),
