@@ -50,6 +50,27 @@ async fn messages_of_one_read_are_received_together_and_those_of_the_next_later(
 }
 
 #[tokio::test]
+async fn at_full_load_hundreds_of_messages_are_read_at_once() {
+    let server = Server::listen().await;
+    let stage = MemoryStage::new(Durability::Immediate);
+    let settings = settings(&server.uri());
+    let message = "a".repeat(165);
+    session(&settings, &stage, &server, async |mut socket| {
+        for _ in 0..4_000 {
+            socket.feed(Message::text(message.as_str())).await.unwrap();
+        }
+        socket.close(frame(CloseCode::Normal, "")).await.unwrap();
+        while socket.next().await.is_some_and(|frame| frame.is_ok()) {}
+    })
+    .await;
+    let mut times = received(&stage);
+    assert_eq!(times.len(), 4_000);
+    times.dedup();
+    // They are eleven times what is read at once; with a buffer of 4 KiB it would be two hundred reads.
+    assert!(times.len() < 100, "{} reads", times.len());
+}
+
+#[tokio::test]
 async fn what_comes_together_with_the_last_answer_is_not_received_before_the_outage_ends() {
     let server = Server::listen().await;
     let subscribe = "subscribe:\n  - expect: { regex: subscribed }";
