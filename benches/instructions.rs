@@ -43,7 +43,7 @@ type Part = fn(rounds: u64);
 
 const PARTS: [(&str, Part); 9] = [
     ("receive", |rounds| {
-        receive::receive(&texts(messages::narrow), rounds)
+        receive::receive(&texts(messages::narrow), rounds);
     }),
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),

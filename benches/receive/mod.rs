@@ -1,5 +1,5 @@
 //! Messages from a WebSocket into batches, through the consumer's own way: a server that sends what is ready made, and a stage that
-//! keeps nothing.
+//! keeps nothing. How much is read at a time depends on the two a little, and so do the instructions: some percent.
 
 use std::io::Write as _;
 use std::net::TcpListener;
