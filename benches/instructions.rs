@@ -14,6 +14,8 @@
 
 #[path = "messages/mod.rs"]
 mod messages;
+#[path = "receive/mod.rs"]
+mod receive;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -41,7 +43,10 @@ const STAGE: &str = "websocket_1";
 /// Does a part's work for every message of the rounds.
 type Part = fn(rounds: u64);
 
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 11] = [
+    ("receive", |rounds| {
+        receive::receive(&texts(messages::narrow), rounds);
+    }),
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),
     ("envelope-encode-zstd", |rounds| encode(rounds, Codec::Zstd)),

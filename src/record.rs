@@ -4,6 +4,7 @@
 //! allocation of its own. Nothing in here knows about sources, stages or sinks.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Number of a message in its stage: 0, 1, 2 …, never given twice.
@@ -145,6 +146,41 @@ impl Batch {
         true
     }
 
+    /// Adds the messages of another batch in `range` at the end, in one copy. `false`, and nothing added, when the batch would
+    /// exceed [`Self::MAX_BYTES`].
+    ///
+    /// # Panics
+    /// When the other batch has no such messages.
+    #[must_use]
+    pub fn extend_from(&mut self, other: &Self, range: Range<usize>) -> bool {
+        let (begin, end) = (other.end_before(range.start), other.end_before(range.end));
+        let before = self.byte_len();
+        if before + (end - begin) > Self::MAX_BYTES {
+            return false;
+        }
+        self.bytes.extend_from_slice(&other.payload_bytes()[begin..end]);
+        let ends = other.ends[range.clone()].iter();
+        self.ends
+            .extend(ends.map(|&end| (before + (end as usize - begin)) as u32));
+        self.received.extend_from_slice(&other.received[range]);
+        true
+    }
+
+    /// How many of the messages from `first` on have no more than `bytes` bytes together.
+    #[must_use]
+    pub fn count_within(&self, first: usize, bytes: usize) -> usize {
+        let most = self.end_before(first).saturating_add(bytes);
+        self.ends[first..].partition_point(|&end| end as usize <= most)
+    }
+
+    /// Where the message before `index` ends, counted from `start`.
+    fn end_before(&self, index: usize) -> usize {
+        match index {
+            0 => 0,
+            _ => self.ends[index - 1] as usize,
+        }
+    }
+
     /// Takes all messages out, and keeps the room that they had.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -187,11 +223,7 @@ impl Batch {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Message<'_>> {
         let end = *self.ends.get(index)? as usize;
-        let begin = if index == 0 {
-            0
-        } else {
-            self.ends[index - 1] as usize
-        };
+        let begin = self.end_before(index);
         Some(Message {
             payload: &self.payload_bytes()[begin..end],
             received_at: self.received[index],
@@ -251,6 +283,43 @@ mod tests {
         assert!(batch.byte_capacity() >= 16);
         assert!(batch.push(b"next", Timestamp::from_micros(4)));
         assert_eq!(batch.payload_bytes(), b"next");
+    }
+
+    #[test]
+    fn messages_of_another_batch_are_added_as_if_they_were_pushed() {
+        let mut other = Batch::from_parts(
+            b"--onethree".to_vec(),
+            2,
+            vec![3, 3, 8],
+            vec![at(1), at(2), at(3)],
+        )
+        .unwrap();
+        assert!(other.push(b"four", at(4)));
+        let mut batch = Batch::default();
+        assert!(batch.push(b"zero", at(0)));
+        let mut pushed = batch.clone();
+        for range in [0..0, 1..3, 3..4, 0..4] {
+            assert!(batch.extend_from(&other, range.clone()));
+            for message in other.iter().skip(range.start).take(range.len()) {
+                assert!(pushed.push(message.payload, message.received_at));
+            }
+            assert_eq!(batch, pushed);
+        }
+    }
+
+    #[test]
+    fn messages_are_counted_up_to_so_many_bytes_together() {
+        let mut batch = Batch::default();
+        for payload in [&b"12"[..], b"", b"345", b"6"] {
+            assert!(batch.push(payload, at(0)));
+        }
+        let counted = [(0, 1), (0, 2), (0, 4), (0, 5), (1, 0), (2, 3), (2, 9), (4, 9)]
+            .map(|(first, bytes)| batch.count_within(first, bytes));
+        assert_eq!(counted, [0, 2, 2, 3, 1, 1, 2, 0]);
+    }
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Gathers a consumer's messages into batches and appends them to its stage, in order, several under way at a time.
 //!
 //! A batch closes at whichever comes first of the [`BatchLimits`]. Only what the stage has reported durable
-//! counts as staged. A message costs one copy; buffers are allocated per batch, as large as the last one needed.
+//! counts as staged. A message costs one copy, and messages that come together are copied together; buffers are allocated per batch,
+//! as large as the last one needed.
 //!
 //! Backpressure: [`Batcher::push`] waits while too much is under way, or the stage takes nothing because it is full. A
 //! consumer that waits there reads nothing from its source, which is the point. When the process is to stop meanwhile,
@@ -90,6 +91,40 @@ impl Batcher {
         if !self.open.push(payload, received_at) {
             return self.refuse(payload.len(), received_at).await;
         }
+        self.taken_in().await
+    }
+
+    /// Takes messages in, as [`push`](Self::push) would one after the other. Must not be cancelled while it waits.
+    ///
+    /// # Errors
+    /// When the stage has failed or is closed.
+    pub async fn push_all(&mut self, messages: &Batch) -> Result<(), StageError> {
+        let mut taken = 0;
+        while let Some(next) = messages.get(taken) {
+            let count = self.room_for(messages, taken);
+            if count > 0 && self.open.extend_from(messages, taken..taken + count) {
+                taken += count;
+                self.taken_in().await?;
+            } else {
+                self.push(next.payload, next.received_at).await?;
+                taken += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many messages from `first` on can be taken in without a look at each.
+    fn room_for(&self, messages: &Batch, first: usize) -> usize {
+        if self.sequence.is_some() {
+            return 0;
+        }
+        let room = self.limits.messages.saturating_sub(self.open.len());
+        let bytes = self.max_bytes.saturating_sub(self.open.byte_len());
+        messages.count_within(first, bytes).min(room)
+    }
+
+    /// The open batch has got messages: it is to be closed by its age, or at once when it is full.
+    async fn taken_in(&mut self) -> Result<(), StageError> {
         if self.deadline.is_none() {
             self.deadline = Some(after(self.limits.interval.0));
         }
@@ -148,7 +183,9 @@ impl Batcher {
             return Ok(());
         }
         let (messages, bytes) = (self.open.len(), self.open.byte_len());
-        let fresh = Batch::with_capacity(messages.min(MAX_FRESH_MESSAGES), bytes.min(MAX_FRESH_BYTES));
+        let fresh_bytes = bytes.min(MAX_FRESH_BYTES);
+        // With a little more the next batch, of messages that are hardly longer, need not be moved into twice the room.
+        let fresh = Batch::with_capacity(messages.min(MAX_FRESH_MESSAGES), fresh_bytes + fresh_bytes / 16);
         let batch = std::mem::replace(&mut self.open, fresh);
         self.stats.received.add(messages as u64);
         self.stats.received_bytes.add(bytes as u64);

@@ -63,6 +63,43 @@ async fn a_batch_closes_before_it_has_too_many_bytes_and_a_larger_message_goes_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_that_come_together_make_the_batches_that_they_would_one_by_one() {
+    let payloads: [&[u8]; 9] = [
+        b"12345",
+        b"1234",
+        b"123",
+        b"",
+        b"a message of more than ten",
+        b"1",
+        b"12",
+        b"",
+        b"1234567890",
+    ];
+    let mut together = Batch::default();
+    for payload in payloads {
+        assert!(together.push(payload, some_time()));
+    }
+    for (messages, bytes) in [(100, 10), (3, 1_000), (4, 10), (2, 5), (1, 1), (100, 1_000)] {
+        let mut sizes = Vec::new();
+        for is_together in [false, true] {
+            let stage = MemoryStage::new(Durability::Immediate);
+            let (mut batcher, stats) = batcher(&stage, limits(messages, bytes, 200));
+            push_all(&mut batcher, &[b"first"]).await;
+            if is_together {
+                batcher.push_all(&together).await.unwrap();
+            } else {
+                push_all(&mut batcher, &payloads).await;
+            }
+            let has_open = batcher.deadline.is_some();
+            batcher.finish().await.unwrap();
+            assert_eq!(stage.payloads()[1..], payloads);
+            sizes.push((stage.batch_sizes(), has_open, stats.received_bytes.get()));
+        }
+        assert_eq!(sizes[0], sizes[1], "{messages} messages, {bytes} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_is_due_when_its_first_message_has_the_age_and_never_while_it_is_empty() {
     let stage = MemoryStage::new(Durability::Immediate);
     let (mut batcher, _) = batcher(&stage, limits(100, 1_000, 200));

@@ -22,6 +22,16 @@ const READ_BUFFER_BYTES: usize = QUOTA_BYTES;
 /// A live connection.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<Paced<TcpStream>>>;
 
+/// Whether anything was read from the connection since this was asked last.
+pub(super) fn take_has_read(socket: &mut Socket) -> bool {
+    match socket.get_mut() {
+        MaybeTlsStream::Plain(connection) => connection.take_has_read(),
+        MaybeTlsStream::Rustls(tls) => tls.get_mut().0.take_has_read(),
+        // Of no kind that is made here.
+        _ => true,
+    }
+}
+
 /// Connects. The files of tokens are read first, so that what comes with the connection is what it needs.
 pub(super) async fn connect<'s>(
     settings: &'s Settings,

@@ -276,9 +276,7 @@ async fn stage(
 ) -> Result<bool, StageError> {
     let contribution = board.contribution(lane);
     let Some(window) = window else {
-        for message in piece.messages.iter() {
-            batcher.push(message.payload, message.received_at).await?;
-        }
+        batcher.push_all(&piece.messages).await?;
         contribution.first.add(piece.messages.len() as u64);
         return Ok(false);
     };

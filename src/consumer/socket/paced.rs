@@ -1,4 +1,5 @@
-//! A connection that gives way: whatever the server sends, and however fast, the other tasks of the thread have their turn.
+//! A connection that gives way: whatever the server sends, and however fast, the other tasks of the thread have their turn. It tells
+//! too whether anything was read, which is what the time of receipt hangs on.
 //!
 //! The WebSocket library reads on within one call for as long as there is something to read and no message is whole. A server that
 //! sends nothing but empty fragments would hold a thread of the runtime in that call, and with it the control socket, timers and
@@ -21,6 +22,8 @@ pub(super) struct Paced<S> {
     stream: S,
     /// Bytes that may still be read in this turn.
     left: usize,
+    /// Whether anything was read since that was asked last.
+    has_read: bool,
 }
 
 impl<S> Paced<S> {
@@ -28,7 +31,13 @@ impl<S> Paced<S> {
         Self {
             stream,
             left: QUOTA_BYTES,
+            has_read: false,
         }
+    }
+
+    /// Whether anything was read since this was asked last.
+    pub(super) fn take_has_read(&mut self) -> bool {
+        std::mem::take(&mut self.has_read)
     }
 }
 
@@ -52,6 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
             Poll::Pending => self.left = QUOTA_BYTES,
             Poll::Ready(_) => self.left -= read,
         }
+        self.has_read |= read > 0;
         buffer.advance(read);
         outcome
     }
@@ -104,10 +114,12 @@ mod tests {
                 let mut room = [0; 10_000];
                 loop {
                     let mut buffer = ReadBuf::new(&mut room);
+                    assert!(!paced.take_has_read());
                     match Pin::new(&mut paced).poll_read(context, &mut buffer) {
                         Poll::Ready(outcome) => outcome.unwrap(),
                         Poll::Pending => return Poll::Ready(()),
                     }
+                    assert!(paced.take_has_read());
                     assert!(buffer.filled().iter().all(|byte| *byte == b'x'));
                     read += buffer.filled().len();
                     assert!(read <= QUOTA_BYTES, "nobody else has a turn");

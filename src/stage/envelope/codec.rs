@@ -1,6 +1,8 @@
 //! Compression of payloads. Contexts and buffers are made once and used again.
 
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::block::{
+    CompressTable, compress_into_with_table, decompress, decompress_into, get_maximum_output_size,
+};
 use zstd::zstd_safe::compress_bound;
 
 use super::{EnvelopeError, MAX_PAYLOAD};
@@ -124,6 +126,11 @@ impl Decompressor {
         raw_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
+        if codec == Codec::Lz4 && out.is_empty() {
+            // What lz4 makes itself need not be zeroed before.
+            *out = decompress(stored, raw_len).map_err(|error| codec.failed(&error))?;
+            return Self::check_len(codec, out.len(), raw_len);
+        }
         let start = out.len();
         out.resize(start + raw_len, 0);
         let target = &mut out[start..];
@@ -147,6 +154,10 @@ impl Decompressor {
                     .map_err(|error| codec.failed(&error))?
             }
         };
+        Self::check_len(codec, len, raw_len)
+    }
+
+    fn check_len(codec: Codec, len: usize, raw_len: usize) -> Result<(), EnvelopeError> {
         if len == raw_len {
             Ok(())
         } else {

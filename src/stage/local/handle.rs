@@ -86,7 +86,9 @@ impl Stage for LocalStage {
     }
 
     async fn append(&self, batch: Batch) -> Result<Accepted, StageError> {
-        if let Some(large) = batch.iter().find(|message| message.payload.len() > MAX_MESSAGE) {
+        if batch.byte_len() > MAX_MESSAGE
+            && let Some(large) = batch.iter().find(|message| message.payload.len() > MAX_MESSAGE)
+        {
             return Err(StageError::TooLarge {
                 stage: self.state.name.clone(),
                 bytes: large.payload.len(),

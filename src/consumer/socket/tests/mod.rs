@@ -8,6 +8,7 @@ mod hostile;
 mod hostile_servers;
 mod liveness;
 mod proxies;
+mod receipt;
 mod refusals;
 mod rotation;
 mod script;
