@@ -93,15 +93,16 @@ impl<'a> Rig<'a> {
         first.iter().map(|field| field.as_deref()?.parse().ok()).collect()
     }
 
-    /// Runs a command of psql to its end.
+    /// Runs a command of psql to its end, over TCP as the engine.
     pub(crate) fn psql(&self, command: &str) {
         let output = Command::new("psql")
             .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
-            .arg(format!("--host={}", self.server.socket_dir().display()))
+            .arg("--host=127.0.0.1")
             .arg(format!("--port={}", self.server.port()))
             .arg(format!("--username={}", self.server.superuser()))
             .arg(format!("--dbname={}", self.database))
             .arg(format!("--command={command}"))
+            .env("PGPASSWORD", self.server.password())
             .output()
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);

@@ -15,7 +15,7 @@ use crate::stage::Appended;
 use crate::stage::path::Extent;
 
 /// With `durability: interval`, a commit comes early when this share of the queue waits for it.
-const QUEUE_SHARE: usize = 4;
+const QUEUE_SHARE: usize = 2;
 
 impl Writer {
     /// Whether what is inserted has waited long enough.

@@ -145,7 +145,7 @@ impl Default for Tuning {
             open_cache_bytes: 8 * MIB,
             sealed_cache_bytes: 4 * MIB,
             ring_bytes: 4 << 20,
-            queue_bytes: 4 << 20,
+            queue_bytes: 2 << 20,
             min_free: 128 * MIB,
             reserve_bytes: 40 * MIB,
             reservation: RESERVATION,
