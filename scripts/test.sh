@@ -11,8 +11,10 @@ export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((3 * $(nproc)))}"
 
 cargo fmt --all --check
 cargo clippy --workspace "${features[@]}" --all-targets --locked -- -D warnings
-# Private items too: the modules tell each other by links what they leave to each other.
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace "${features[@]}" --no-deps --document-private-items --locked
+# Private items too: the modules tell each other by links what they leave to each other. With the examples the dependencies have the
+# features that they have in all steps, and are not checked a second time.
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace "${features[@]}" --lib --bin stage-inspect --examples \
+    --no-deps --document-private-items --locked
 cargo test --workspace "${features[@]}" --locked
 if command -v cargo-deny >/dev/null; then
     # Advisories come from the network, and appear without a change of ours: `cargo deny check advisories` is for people.

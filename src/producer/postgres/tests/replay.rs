@@ -1,6 +1,7 @@
 //! What was delivered is delivered again, and no row stands twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::PostgresOptions;
 use super::super::operate::adopt::{AdoptError, adopt};
@@ -279,7 +280,10 @@ async fn who_takes_up_a_replay_fences_whoever_is_at_it() {
             "true",
         )
         .await;
-    let second = Operator::new(database.target(), &stage);
+    // Between its attempts the second leaves the cursor to the first for long enough to find that it is not its own any more.
+    let mut second = Operator::new(database.target(), &stage);
+    let timing = &mut Arc::get_mut(&mut second.producer).unwrap().timing;
+    (timing.retry_initial, timing.retry_max) = (Duration::from_secs(2), Duration::from_secs(2));
     let second = tokio::spawn(async move { second.goes_on().await });
     let fenced = first.await.unwrap().unwrap_err();
     assert_eq!(fenced.reason(), ExitReason::Fenced, "{fenced}");
