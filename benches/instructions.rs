@@ -43,9 +43,12 @@ const STAGE: &str = "websocket_1";
 /// Does a part's work for every message of the rounds.
 type Part = fn(rounds: u64);
 
-const PARTS: [(&str, Part); 11] = [
+const PARTS: [(&str, Part); 12] = [
     ("receive", |rounds| {
-        receive::receive(&texts(messages::narrow), rounds);
+        receive::receive(&texts(messages::narrow), "", rounds);
+    }),
+    ("receive-patterns", |rounds| {
+        receive::receive(&texts(messages::narrow), receive::PATTERNS, rounds);
     }),
     ("batch", gather),
     ("envelope-encode-lz4", |rounds| encode(rounds, Codec::Lz4)),

@@ -21,10 +21,13 @@ use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-/// Receives these messages so many times over, in batches of a thousand.
-pub(crate) fn receive(texts: &[String], rounds: u64) {
+/// Patterns of messages that are no data, which every message has to be compared with.
+pub(crate) const PATTERNS: &str = "control: [{ $.type: heartbeat }, { $.event: [info, pong] }, { regex: '^ping' }]";
+
+/// Receives these messages so many times over, in batches of a thousand. `keys` are further ones of the consumer, as YAML.
+pub(crate) fn receive(texts: &[String], keys: &str, rounds: u64) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let uri = format!("uri: ws://{}", listener.local_addr().unwrap());
+    let configuration = format!("uri: ws://{}\n{keys}", listener.local_addr().unwrap());
     let frames: Vec<u8> = texts.iter().flat_map(|text| frame(text)).collect();
     let server = std::thread::spawn(move || {
         let (connection, _) = listener.accept().unwrap();
@@ -35,7 +38,7 @@ pub(crate) fn receive(texts: &[String], rounds: u64) {
         // Answers the consumer's close frame.
         while socket.read().is_ok() {}
     });
-    let configured = Section::read_text(&uri, &Variables::default(), |section| {
+    let configured = Section::read_text(&configuration, &Variables::default(), |section| {
         SocketVariety.configure("feed", section)
     });
     let consumer = configured.unwrap().unwrap();

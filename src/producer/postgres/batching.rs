@@ -41,7 +41,7 @@ impl Default for Batching {
 impl Batching {
     /// Without `batch` in the configuration.
     pub const DEFAULT: Self = Self {
-        rows: 20_000,
+        rows: 30_000,
         bytes: 8 << 20,
         interval: Duration::ZERO,
     };

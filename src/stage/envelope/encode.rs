@@ -10,6 +10,10 @@ use crate::stage::Outage;
 /// what its first receive time, which stands alone, can take more than the difference that was counted.
 const RECORD_FRAMING: usize = 3 * 5 + 9;
 
+/// A record ends before it would have more payload than this, if it has a message already. It might have twice as much
+/// ([`MAX_PAYLOAD`]); but of what stands in a leaf, up to 17 records, sled keeps several copies for a while.
+const RECORD_PAYLOAD: usize = 32 << 10;
+
 /// Turns batches into records. Its buffers are used again, so one encoder serves a stage path for good.
 pub struct Encoder {
     compressor: Compressor,
@@ -87,7 +91,7 @@ impl Encoder {
             let micros = message.received_at.micros();
             let since = micros.wrapping_sub(previous);
             let added = message.payload.len() + varint_len(length.into()) + varint_signed_len(since);
-            if size + added > MAX_PAYLOAD && !self.lengths.is_empty() {
+            if size + added > RECORD_PAYLOAD && !self.lengths.is_empty() {
                 self.finish(&mut place, &payloads[begin..end], out)?;
                 begin = end;
                 size = RECORD_FRAMING;

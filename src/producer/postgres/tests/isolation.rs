@@ -93,7 +93,7 @@ async fn a_hundred_that_are_refused_without_a_row_number_cost_a_search_each() {
         ("side by side in the middle", "n BETWEEN 5000 AND 5099"),
     ] {
         let cost = deliver(&numbers(), "false", late, 100).await;
-        // To halve 20,000 down to one takes 15 steps, and to grow again as many.
+        // To halve 30,000 down to one takes 15 steps, and to grow again as many.
         assert!(
             cost.copies <= 100 * 2 * 15,
             "{where_they_are}: {} COPYs",
