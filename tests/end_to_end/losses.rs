@@ -111,7 +111,8 @@ impl Scene {
         self.proxy.cut();
         self.sends(FLOOD, LARGE_BYTES).await;
         self.has_come(&mut engine, self.sent).await;
-        engine.until_logged("the stage path is full").await;
+        // The path, or with drop_oldest the stage whose messages went.
+        engine.until_logged(" is full").await;
         self.proxy.set(Traffic::Flowing);
         // Nothing is pending: whatever was dropped, there is room again.
         engine
