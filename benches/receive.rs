@@ -20,21 +20,23 @@ const MESSAGES: u64 = 1_000;
 fn benchmark(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("receive");
     group.throughput(Throughput::Elements(MESSAGES));
-    for (name, make, keys) in [
-        ("narrow", messages::narrow as messages::Make, ""),
-        ("narrow, patterns", messages::narrow, receive::PATTERNS),
-        ("nested", messages::nested, ""),
-        ("nested, patterns", messages::nested, receive::PATTERNS),
+    for (name, make) in [
+        ("narrow", messages::narrow as messages::Make),
+        ("wide", messages::wide),
+        ("nested", messages::nested),
+        ("decimals", messages::decimals),
     ] {
         let texts: Vec<_> = (0..MESSAGES).map(make).collect();
-        group.bench_function(name, |bencher| {
-            // The connection is made once for all rounds.
-            bencher.iter_custom(|rounds| {
-                let began = Instant::now();
-                receive::receive(&texts, keys, rounds);
-                began.elapsed()
+        for (what, keys) in [("", ""), (", patterns", receive::PATTERNS)] {
+            group.bench_function(format!("{name}{what}"), |bencher| {
+                // The connection is made once for all rounds.
+                bencher.iter_custom(|rounds| {
+                    let began = Instant::now();
+                    receive::receive(&texts, keys, rounds);
+                    began.elapsed()
+                });
             });
-        });
+        }
     }
     group.finish();
 }

@@ -166,11 +166,13 @@ impl Batch {
         true
     }
 
-    /// How many of the messages from `first` on have no more than `bytes` bytes together.
+    /// How many of the messages from `first` on have no more than `bytes` bytes together; with those that have as many it ends.
     #[must_use]
     pub fn count_within(&self, first: usize, bytes: usize) -> usize {
         let most = self.end_before(first).saturating_add(bytes);
-        self.ends[first..].partition_point(|&end| end as usize <= most)
+        let ends = &self.ends[first..];
+        let below = ends.partition_point(|&end| (end as usize) < most);
+        below + usize::from(ends.get(below).is_some_and(|&end| end as usize == most))
     }
 
     /// Where the message before `index` ends, counted from `start`.
@@ -315,7 +317,7 @@ mod tests {
         }
         let counted = [(0, 1), (0, 2), (0, 4), (0, 5), (1, 0), (2, 3), (2, 9), (4, 9)]
             .map(|(first, bytes)| batch.count_within(first, bytes));
-        assert_eq!(counted, [0, 2, 2, 3, 1, 1, 2, 0]);
+        assert_eq!(counted, [0, 1, 2, 3, 1, 1, 2, 0]);
     }
 
     fn at(micros: i64) -> Timestamp {

@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
 /// Patterns of messages that are no data, which every message has to be compared with.
-pub(crate) const PATTERNS: &str = "control: [{ $.type: heartbeat }, { $.event: [info, pong] }, { regex: '^ping' }]";
+pub(crate) const PATTERNS: &str =
+    "control: [{ $.type: heartbeat }, { $.event: [info, pong] }, { regex: '^ping' }]";
 
 /// Receives these messages so many times over, in batches of a thousand. `keys` are further ones of the consumer, as YAML.
 pub(crate) fn receive(texts: &[String], keys: &str, rounds: u64) {

@@ -64,7 +64,7 @@ async fn a_batch_closes_before_it_has_too_many_bytes_and_a_larger_message_goes_a
 
 #[tokio::test(start_paused = true)]
 async fn messages_that_come_together_make_the_batches_that_they_would_one_by_one() {
-    let payloads: [&[u8]; 9] = [
+    let payloads: [&[u8]; 14] = [
         b"12345",
         b"1234",
         b"123",
@@ -74,6 +74,11 @@ async fn messages_that_come_together_make_the_batches_that_they_would_one_by_one
         b"12",
         b"",
         b"1234567890",
+        b"",
+        b"",
+        b"12345",
+        b"12345",
+        b"",
     ];
     let mut together = Batch::default();
     for payload in payloads {

@@ -30,6 +30,7 @@ impl Writer {
                 since.elapsed() >= interval
                     || self.uncommitted_bytes >= COMMIT_BYTES
                     || self.uncommitted_payload >= self.shared.options.tuning.queue_bytes / QUEUE_SHARE
+                    || self.shared.awaiting_room.load(Ordering::SeqCst) > 0
             }
         }
     }

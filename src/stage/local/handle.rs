@@ -4,9 +4,10 @@
 //! for blocking work; acks stay in memory until the committing thread writes them down.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use uuid::Uuid;
 
 use super::reader;
@@ -55,6 +56,18 @@ impl LocalStage {
         written.unwrap_or_else(|_| Err(self.shared.ended()))
     }
 
+    /// Waits until so many KiB may be appended. Those that hold their place are not waited for longer than it takes to commit them.
+    async fn wait_for_room(&self, kib: u32) -> Result<OwnedSemaphorePermit, StageError> {
+        let _waiting = Waiting::begin(&self.shared);
+        self.shared
+            .commands
+            .send(Command::Wake)
+            .map_err(|_| self.shared.ended())?;
+        let room = Arc::clone(&self.shared.room);
+        let permit = room.acquire_many_owned(kib).await;
+        permit.map_err(|_| self.shared.ended())
+    }
+
     /// Reads from the disk, on a thread where that may take its time.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -72,6 +85,22 @@ impl LocalStage {
                 Err(self.shared.ended())
             }
         }
+    }
+}
+
+/// Somebody who waits for room in the queue.
+struct Waiting<'s>(&'s Shared);
+
+impl<'s> Waiting<'s> {
+    fn begin(shared: &'s Shared) -> Self {
+        shared.awaiting_room.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.awaiting_room.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -97,11 +126,10 @@ impl Stage for LocalStage {
         let all = (self.shared.options.tuning.queue_bytes / 1024).max(1);
         let wanted = batch.byte_len().div_ceil(1024).clamp(1, all);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.shared.room);
-        let permit = room
-            .acquire_many_owned(wanted)
-            .await
-            .map_err(|_| self.shared.ended())?;
+        let permit = match Arc::clone(&self.shared.room).try_acquire_many_owned(wanted) {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_room(wanted).await?,
+        };
         let (answer, outcome) = oneshot::channel();
         let command = Command::Append {
             stage: Arc::clone(&self.state),

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -220,6 +220,8 @@ pub(super) struct Shared {
     pub(super) commands: Sender<Command>,
     /// Room in the queue, in KiB of payload.
     pub(super) room: Arc<Semaphore>,
+    /// How many wait for that: what holds their place has to be committed.
+    pub(super) awaiting_room: AtomicUsize,
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) reserve: Mutex<Option<ReserveFile>>,
     /// Held from the question whether there is room to open a sealed database until it is open: two at a time would count
@@ -262,6 +264,7 @@ impl Shared {
             sealed: SealedStore::default(),
             commands,
             room: Arc::new(Semaphore::new(kib)),
+            awaiting_room: AtomicUsize::new(0),
             failure: watch::Sender::new(None),
             reserve: Mutex::new(parts.reserve),
             opening: Mutex::default(),

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use super::walk::{Rejection, Walk};
 
-/// Keys that are remembered. Feeds that use identifiers as keys have no end of them; those beyond are looked up in
-/// the layout each time.
+/// Keys that are remembered. Feeds that use identifiers as keys have no end of them; those of a message that are beyond are looked up
+/// in the layout each time.
 const MAX_REMEMBERED: usize = 2_048;
 /// Longer keys are not remembered, so that all of them together take little.
 const MAX_REMEMBERED_BYTES: usize = 256;
@@ -52,12 +52,14 @@ struct Entry {
     next: KeyId,
 }
 
-/// The keys seen so far.
+/// The keys seen lately.
 #[derive(Debug)]
 pub(super) struct Keys {
     /// The first ones stand for the beginnings of objects.
     entries: Vec<Entry>,
     by_text: HashMap<Box<[u8]>, KeyId>,
+    /// How often all of them were forgotten: the numbers of two generations mean different keys.
+    generation: u32,
 }
 
 impl Default for Keys {
@@ -71,11 +73,24 @@ impl Default for Keys {
         Self {
             entries: (0..STARTS).map(|_| start()).collect(),
             by_text: HashMap::new(),
+            generation: 0,
         }
     }
 }
 
 impl Keys {
+    /// Begins with a new message, and returns the generation of its keys. When no more can be remembered, all are forgotten: those
+    /// that matter come again.
+    pub(super) fn begin(&mut self) -> u32 {
+        if self.by_text.len() == MAX_REMEMBERED {
+            *self = Self {
+                generation: self.generation.wrapping_add(1),
+                ..Self::default()
+            };
+        }
+        self.generation
+    }
+
     /// Steps over a key and its colon, behind the key `previous`, which moves on to this one.
     #[inline]
     pub(super) fn read(&mut self, walk: &mut Walk<'_>, previous: &mut KeyId) -> Result<Key, Box<Rejection>> {
@@ -99,10 +114,12 @@ impl Keys {
     fn read_unexpected(&mut self, walk: &mut Walk<'_>, previous: &mut KeyId) -> Result<Key, Box<Rejection>> {
         let span = walk.key()?;
         let id = self.look_up(walk.text(&span));
-        if let Some(before) = self.entries.get_mut(previous.0 as usize) {
-            before.next = id;
+        if id != KeyId::NONE {
+            if let Some(before) = self.entries.get_mut(previous.0 as usize) {
+                before.next = id;
+            }
+            *previous = id;
         }
-        *previous = id;
         Ok(Key { span, id })
     }
 
@@ -153,32 +170,46 @@ pub(super) enum Target {
 
 /// What was found out about keys, by their numbers.
 #[derive(Debug)]
-pub(super) struct ByKey<T>(Vec<Option<T>>);
+pub(super) struct ByKey<T> {
+    known: Vec<Option<T>>,
+    generation: u32,
+}
 
 impl<T> Default for ByKey<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self {
+            known: Vec::new(),
+            generation: 0,
+        }
     }
 }
 
 impl<T: Copy> ByKey<T> {
+    /// From here on keys are of this generation. What is known of those of another one is forgotten.
+    pub(super) fn follow(&mut self, generation: u32) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.clear();
+        }
+    }
+
     /// What is known of a key.
     pub(super) fn get(&self, key: KeyId) -> Option<T> {
-        self.0.get(key.0 as usize).copied().flatten()
+        self.known.get(key.0 as usize).copied().flatten()
     }
 
     /// Notes it, if the key is one that is remembered.
     pub(super) fn note(&mut self, key: KeyId, known: T) {
         if key != KeyId::NONE {
             let place = key.0 as usize;
-            self.0.resize(self.0.len().max(place + 1), None);
-            self.0[place] = Some(known);
+            self.known.resize(self.known.len().max(place + 1), None);
+            self.known[place] = Some(known);
         }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.known.clear();
     }
 }
 
@@ -240,6 +271,45 @@ mod tests {
         }
         let mut walk = Walk::new(br#""a""#);
         assert!(keys.read(&mut walk, &mut KeyId::start(0)).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_not_remembered_does_not_part_those_around_it() {
+        let mut keys = Keys::default();
+        let long = "k".repeat(MAX_REMEMBERED_BYTES + 1);
+        let read = |keys: &mut Keys, text: &str| {
+            let mut walk = Walk::new(text.as_bytes());
+            let mut previous = KeyId::start(0);
+            while walk.peek().is_some() {
+                keys.read(&mut walk, &mut previous).unwrap();
+            }
+        };
+        read(&mut keys, r#""a":"b":"#);
+        read(&mut keys, &format!(r#""a":"{long}":"b":"#));
+        keys.by_text.clear();
+        read(&mut keys, r#""a":"b":"#);
+        assert!(keys.by_text.is_empty(), "both were where they were expected");
+    }
+
+    #[test]
+    fn keys_that_matter_are_remembered_again_after_others_without_end() {
+        let (mut keys, mut targets) = (Keys::default(), ByKey::default());
+        let mut key_of = |text: &str| {
+            let generation = keys.begin();
+            let text = format!("\"{text}\":");
+            let key = keys.read(&mut Walk::new(text.as_bytes()), &mut KeyId::start(0));
+            (generation, key.unwrap().id)
+        };
+        let (generation, before) = key_of("a");
+        targets.follow(generation);
+        targets.note(before, Target::Extra);
+        for number in 0..3_000 {
+            key_of(&number.to_string());
+        }
+        let (generation, after) = key_of("a");
+        assert_ne!(after, KeyId::NONE);
+        targets.follow(generation);
+        assert_eq!(targets.get(after), None, "it may be the number of another key");
     }
 
     #[test]

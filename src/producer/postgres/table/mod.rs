@@ -272,6 +272,7 @@ impl Table {
         self.wanted.declared |= self.lacks.declared;
         let before = rows.len();
         let accepted = rows.accepts(self.version);
+        self.targets.follow(scanned.generation());
         let mut writer = Writer {
             layout: &self.layout,
             targets: &mut self.targets,

@@ -74,6 +74,8 @@ pub(super) struct Scanned {
     /// The whole message, when it is neither an object nor a non-empty array of objects.
     whole: Option<Place>,
     rule: Nul,
+    /// Of the keys.
+    generation: u32,
 }
 
 impl Scanned {
@@ -83,6 +85,16 @@ impl Scanned {
         self.ends.clear();
         self.whole = None;
         self.rule = rule;
+    }
+
+    /// Its keys are of this generation.
+    pub(super) fn of_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    /// The generation of its keys.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Has `\u0000` dealt with by this rule from now on.
@@ -112,6 +124,7 @@ impl Scanned {
         rule: Nul,
     ) -> Result<&'m str, Box<Rejection>> {
         self.start(rule);
+        self.generation = keys.begin();
         let text = Self::checked_text(payload)?;
         let mut walk = Walk::new(payload);
         let first = walk.next();

@@ -59,11 +59,16 @@ impl Found {
     pub(super) fn read<'m>(&mut self, plan: &Plan, payload: &'m [u8]) -> Result<&'m str, Box<Rejection>> {
         let text = Scanned::checked_text(payload)?;
         self.sources.resize_with(plan.sources.len(), Source::default);
+        let generation = self.keys.begin();
         for source in &mut self.sources {
             source.scanned.start(Nul::default());
+            source.scanned.of_generation(generation);
             source.state = State::Missing;
         }
         self.members.resize_with(plan.nodes(), ByKey::default);
+        self.members
+            .iter_mut()
+            .for_each(|members| members.follow(generation));
         self.roots.clear();
         self.roots.resize(plan.slots(), None);
         self.active.clear();

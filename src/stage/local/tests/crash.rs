@@ -330,6 +330,21 @@ async fn an_interval_path_answers_before_the_disk_and_shows_nothing_before_the_c
 }
 
 #[tokio::test]
+async fn on_an_interval_path_nobody_waits_the_interval_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = options(dir.path());
+    settings.durability = crate::stage::local::Durability::Interval(Duration::from_secs(3600));
+    let (local, stage) = open_with(settings);
+    // Less than what brings an early commit on, and more than leaves room for the other.
+    for bytes in [20 << 10, 60 << 10, 200 << 10] {
+        let append = stage.append(batch(&[payload(0, bytes)]));
+        let accepted = tokio::time::timeout(Duration::from_secs(60), append).await;
+        accepted.expect("it waits").unwrap().durable().await.unwrap();
+    }
+    local.close().unwrap();
+}
+
+#[tokio::test]
 async fn after_a_failure_everybody_is_told_and_a_restart_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("stage");
