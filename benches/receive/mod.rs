@@ -70,12 +70,14 @@ fn frame(text: &str) -> Vec<u8> {
     const FINAL_TEXT: u8 = 0x81;
     const LENGTH_OF_TWO_BYTES: u8 = 126;
     let length = u16::try_from(text.len()).unwrap();
-    assert!(
-        length >= u16::from(LENGTH_OF_TWO_BYTES),
-        "its length would be one byte"
-    );
-    let mut frame = vec![FINAL_TEXT, LENGTH_OF_TWO_BYTES];
-    frame.extend_from_slice(&length.to_be_bytes());
+    let mut frame = vec![FINAL_TEXT];
+    match u8::try_from(length) {
+        Ok(short) if short < LENGTH_OF_TWO_BYTES => frame.push(short),
+        _ => {
+            frame.push(LENGTH_OF_TWO_BYTES);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+    }
     frame.extend_from_slice(text.as_bytes());
     frame
 }
