@@ -81,12 +81,19 @@ async fn tail_goes_on_when_the_engine_was_killed_and_is_started_again_and_shows_
                     && seqs(tail.stdout()).len() as u64 == sent
             })
             .await;
+        let connections = source.starts().await.len();
         if is_killed {
             engine.kill();
         } else {
             engine.stops_cleanly().await;
         }
         engine = workspace.run();
+        // What is sent before that may go to the connection that has just died.
+        engine
+            .until("it is connected again", async || {
+                source.starts().await.len() > connections
+            })
+            .await;
     }
     source.release(MESSAGES);
     sent += MESSAGES;
