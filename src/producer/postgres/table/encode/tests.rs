@@ -191,6 +191,19 @@ fn a_short_number_is_one_of_at_most_19_digits_without_exponent() {
     }
 }
 
+#[test]
+fn a_limit_of_three_digits_ends_before_a_thousand() {
+    for (text, fits) in [
+        ("999", true),
+        ("-999.00", true),
+        ("1000", false),
+        ("-1000", false),
+        ("99.5", false),
+    ] {
+        assert_eq!(Short::parse(text).unwrap().fits(3, 0), Some(fits), "{text}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
 
