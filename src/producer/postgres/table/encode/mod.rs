@@ -142,8 +142,20 @@ impl Encoder {
             Self::Bytea { base64: false } => bytes::hex(&string(value)?, out)?,
             Self::Bytea { base64: true } => bytes::base64(&string(value)?, out)?,
             Self::Array { ref element, oid } => array::write(element, oid, value, out)?,
-            // Nothing fits; those of a fixed length are written above.
-            _ => return None,
+            // Nothing fits.
+            Self::Unsupported => return None,
+            // Of a fixed length, and written without coming here.
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Float4
+            | Self::Float8
+            | Self::Timestamptz { .. }
+            | Self::Timestamp { .. }
+            | Self::Date
+            | Self::Time
+            | Self::Uuid => return None,
         }
         Some(())
     }
